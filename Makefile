@@ -1,0 +1,113 @@
+# Sluice: `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+LOCKS := requirements/dev.txt
+export PYTHONPATH := operator:inference:.
+export TESTBED_NAME ?= sluice
+SERVICES ?= 200
+
+.PHONY: help setup demo test unit integration e2e nightly verify lint types imports generated generate fmt lock \
+	cluster cluster-down doctor run images pizza clean
+##@ Start here
+help: ## What there is to make
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## The whole way once: a cluster, two versions of a model, traffic that never fails
+	@$(PYTHON) -m examples.demo
+
+test: setup ## Everything CI runs: verify, unit, integration (control plane), e2e (node tier)
+	@$(PYTHON) -m tests.run
+
+##@ Tests by tier
+unit: setup ## Pure tests, under a minute
+	@$(PYTHON) -m pytest tests/unit
+
+integration: setup ## Against a real control plane with simulated nodes
+	@$(PYTHON) -m testbed up --name $(TESTBED_NAME)
+	$(PYTHON) -m pytest tests/integration -m "not nightly"
+
+e2e: setup ## Against a real node: kubelet, containerd, images, packets (root)
+	@$(PYTHON) -m testbed up --tier node --name $(TESTBED_NAME)
+	$(PYTHON) -m pytest tests/e2e -m "not nightly"
+
+nightly: setup ## What is too long for CI: all crash moments, the GPU image
+	@$(PYTHON) -m testbed up --tier node --name $(TESTBED_NAME)
+	$(PYTHON) -m pytest tests/integration tests/e2e -m nightly
+
+##@ Benchmarks: progress on stderr, one JSON object as the last line of stdout
+bench-zero-downtime: setup ## No failed request while a version and the operator change
+	@$(PYTHON) -m benchmarks.zero_downtime
+
+bench-quiet: setup ## A converged cluster costs no writes
+	@$(PYTHON) -m benchmarks.quiet
+
+bench-converge: setup ## SERVICES=200 services on simulated nodes
+	@$(PYTHON) -m benchmarks.converge --services $(SERVICES)
+
+bench-accuracy: setup ## The served accuracy equals the trained one
+	@$(PYTHON) -m benchmarks.accuracy
+
+##@ The house
+verify: lint types imports generated ## Lint, types, import rules, generated files
+
+lint: setup
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+types: setup
+	@$(VENV)/bin/mypy
+
+imports: setup
+	@$(VENV)/bin/lint-imports
+
+generated: setup
+	@$(PYTHON) -m sluice.api.generate --check && $(PYTHON) -m sluice.rbac --check
+
+generate: setup ## Write CRDs, RBAC and the tables of docs/spec
+	@$(PYTHON) -m sluice.api.generate && $(PYTHON) -m sluice.rbac
+
+fmt: setup ## Format and mend what can be mended
+	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+lock: setup ## Pin today's versions into requirements/
+	@requirements/lock
+
+##@ A cluster to play with
+cluster: setup ## Bring up the testbed: TIER=control-plane or node
+	@$(PYTHON) -m testbed up --tier $${TIER:-control-plane} --name $(TESTBED_NAME)
+
+cluster-down: setup ## Take it down, and leave nothing
+	@$(PYTHON) -m testbed down --name $(TESTBED_NAME)
+
+doctor: setup ## What of the testbed is built and running
+	@$(PYTHON) -m testbed doctor --name $(TESTBED_NAME)
+
+run: setup ## Run the operator here, against the cluster of KUBECONFIG
+	@$(PYTHON) -m sluice run
+
+images: setup ## Build the images into the running node tier
+	@$(PYTHON) -m testbed images --name $(TESTBED_NAME)
+
+pizza: setup ## Train the example model, both versions
+	@$(PYTHON) -m examples.pizza build
+
+setup: $(STAMP) ## Install what the project needs into .venv
+
+$(STAMP): pyproject.toml $(LOCKS)
+	@began=$$SECONDS
+	echo "setup: Python environment in $(VENV)" >&2
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip sync --quiet --python $(PYTHON) $(LOCKS)
+	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --no-deps --editable .
+	touch $@
+	echo "setup: done in $$((SECONDS - began)) s" >&2
+
+clean: ## Remove what was made in this tree
+	@rm -rf $(VENV) examples/pizza/out reports .mypy_cache .ruff_cache .pytest_cache .hypothesis
