@@ -1,0 +1,166 @@
+"""Carries a plan out: ordered, idempotent writes, each guarded by what was observed.
+
+It decides nothing.  What the API server refuses comes back as a Trouble that says which child and why;
+what may work later is raised for the queue.
+"""
+
+import logging
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from sluice import labels, names
+from sluice.caches import KINDS, Caches
+from sluice.errors import Conflict, Invalid, NotFound
+from sluice.observe import describe_foreign, is_owned
+from sluice.plan import Action, Apply, Delete, is_satisfied
+from sluice.resources.metadata import Owner
+from sluice.runtime.api import Api
+from sluice.runtime.kinds import Obj
+from sluice.world import DEPLOYMENT, Trouble
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a plan's actions."""
+
+    done: list[Action] = field(default_factory=list)
+    trouble: Trouble | None = None
+
+
+class Applier:
+    """Writes children.  It remembers only which of them won't become as we want (see `_settle`)."""
+
+    def __init__(self, api: Api, caches: Caches) -> None:
+        self._api = api
+        self._caches = caches
+        self._settled: dict[str, tuple[str, str]] = {}
+
+    async def carry_out(self, owner: Owner, actions: tuple[Action, ...]) -> Outcome:
+        """Each action in order; the first refusal ends it, and the rest is left for the next time."""
+        outcome = Outcome()
+        for action in actions:
+            match action:
+                case Apply():
+                    if self._is_settled(action):
+                        continue
+                    outcome.trouble = await self._apply(owner, action)
+                    if outcome.trouble is not None:
+                        return outcome
+                case Delete():
+                    await self._delete(owner, action)
+            outcome.done.append(action)
+        return outcome
+
+    async def _apply(self, owner: Owner, action: Apply) -> Trouble | None:
+        kind, name = KINDS[action.kind], action.manifest["metadata"]["name"]
+        body = deepcopy(action.manifest)
+        if action.observed is not None:
+            metadata = action.observed["metadata"]
+            body["metadata"]["uid"] = metadata["uid"]
+            if action.kind == DEPLOYMENT:
+                # It carries `replicas` as we saw them; an autoscaler may have moved them since.
+                body["metadata"]["resourceVersion"] = metadata["resourceVersion"]
+        try:
+            # What we believe absent is made without force: over somebody's object that is a conflict.
+            answer = await self._api.apply(kind, body, force=action.observed is not None)
+            if not is_satisfied(action.manifest, answer):
+                answer = await self._api.replace(kind, _make_replacement(action.manifest, answer))
+        except Conflict:
+            if action.observed is not None:
+                raise
+            return await self._explain_conflict(owner, action)
+        except Invalid as error:
+            return Trouble("ChildRefused", f"{action.kind} {name}: {error.message}", permanent=True)
+        self._settle(action, answer)
+        self._caches[action.kind].upsert(answer)
+        logger.info(
+            "applied",
+            extra={
+                "service": f"{owner.namespace}/{owner.name}",
+                "child": f"{action.kind} {name}",
+                "was": "there" if action.observed else "absent",
+            },
+        )
+        return None
+
+    async def _explain_conflict(self, owner: Owner, action: Apply) -> Trouble | None:
+        """The object is there though our cache does not know it: ours and newer, or somebody's."""
+        kind, name = KINDS[action.kind], action.manifest["metadata"]["name"]
+        try:
+            found = await self._api.get(kind, owner.namespace, name)
+        except NotFound as error:
+            raise Conflict(f"{action.kind} {name} came and went: reading again") from error
+        if not is_owned(found, owner):
+            return describe_foreign(action.kind, found, owner)
+        self._caches[action.kind].upsert(found)
+        raise Conflict(f"{action.kind} {name} was there already: reading again")
+
+    async def _delete(self, owner: Owner, action: Delete) -> None:
+        metadata = action.observed["metadata"]
+        if "deletionTimestamp" in metadata:
+            return
+        try:
+            await self._api.delete(
+                KINDS[action.kind], metadata["namespace"], metadata["name"], uid=metadata["uid"]
+            )
+        except NotFound:
+            logger.debug("gone already", extra={"child": f"{action.kind} {metadata['name']}"})
+        self._settled.pop(metadata["uid"], None)
+        self._caches[action.kind].remove(action.observed)
+        logger.info(
+            "deleted",
+            extra={
+                "service": f"{owner.namespace}/{owner.name}",
+                "child": f"{action.kind} {metadata['name']}",
+                "why": action.why,
+            },
+        )
+
+    def _settle(self, action: Apply, answer: Obj) -> None:
+        """Somebody else's admission webhook may rewrite what we apply, each time anew.
+
+        Then the child never satisfies us, and trying again on its every event would be a war.  So it is
+        left alone for as long as neither our manifest nor what it became changes.
+        """
+        uid = answer["metadata"]["uid"]
+        if is_satisfied(action.manifest, answer):
+            self._settled.pop(uid, None)
+            return
+        self._settled[uid] = (_hash_manifest(action.manifest), _hash_content(answer))
+        logger.warning(
+            "the API server keeps something else than was applied",
+            extra={"child": f"{action.kind} {action.manifest['metadata']['name']}"},
+        )
+
+    def _is_settled(self, action: Apply) -> bool:
+        if action.observed is None:
+            return False
+        known = self._settled.get(action.observed["metadata"]["uid"])
+        return known == (_hash_manifest(action.manifest), _hash_content(action.observed))
+
+
+def is_repair(action: Action) -> bool:
+    """Whether an applied child had drifted: the same manifest had been applied to it before."""
+    if not isinstance(action, Apply) or action.observed is None:
+        return False
+    return _hash_manifest(action.manifest) == _hash_manifest(action.observed)
+
+
+def _hash_manifest(manifest: Obj) -> str:
+    return str((manifest["metadata"].get("annotations") or {}).get(labels.APPLIED, ""))
+
+
+def _hash_content(obj: Obj) -> str:
+    content = {key: value for key, value in obj.items() if key not in {"metadata", "status"}}
+    content["labels"] = obj["metadata"].get("labels", {})
+    return names.short_hash(content)
+
+
+def _make_replacement(manifest: Obj, observed: Obj) -> Obj:
+    """A whole object, for what server-side apply can't do: take out what another manager put in."""
+    body = deepcopy(manifest)
+    body["metadata"]["resourceVersion"] = observed["metadata"]["resourceVersion"]
+    body["metadata"]["uid"] = observed["metadata"]["uid"]
+    return body

@@ -1,0 +1,60 @@
+"""Labels and annotations that Sluice writes and reads; `docs/contract.md` lists them for people.
+
+This module must not decide anything: it only spells keys and puts them together.
+"""
+
+from collections.abc import Mapping
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+NAME = "app.kubernetes.io/name"
+SERVICE = "sluice.dev/service"
+REVISION = "sluice.dev/revision"
+ROLE = "sluice.dev/role"
+MODEL = "sluice.dev/model"
+VERSION = "sluice.dev/version"
+FRONT = "sluice.dev/front"
+
+MANAGER = "sluice"
+INFERENCE = "sluice-inference"
+PRIMARY = "primary"
+
+# Children are watched through this selector, so the operator never holds other people's objects.
+SELECTOR = f"{MANAGED_BY}={MANAGER}"
+FRONT_SELECTOR = f"{FRONT}=true"
+
+# On every applied child: the hash of what was applied, so that a field we stop sending is noticed too.
+APPLIED = "sluice.dev/applied"
+# On a ControllerRevision: what became of it, and why.  Absent while nothing is decided.
+OUTCOME = "sluice.dev/outcome"
+OUTCOME_REASON = "sluice.dev/outcome-reason"
+REJECTED = "Rejected"
+
+
+def service_labels(service: str) -> dict[str, str]:
+    """What every child of a service carries."""
+    return {MANAGED_BY: MANAGER, NAME: INFERENCE, SERVICE: service}
+
+
+def revision_labels(
+    service: str, revision: str, model: str, version: str, role: str = PRIMARY
+) -> dict[str, str]:
+    """What every child and pod of one revision carries."""
+    return service_labels(service) | {
+        REVISION: revision,
+        ROLE: role,
+        MODEL: model,
+        VERSION: version,
+    }
+
+
+def pod_selector(service: str, revision: str) -> dict[str, str]:
+    """Selects one revision's pods, and nothing a user's own labels could add to."""
+    return {SERVICE: service, REVISION: revision}
+
+
+def revision_of(obj: Mapping[str, object]) -> str:
+    """The revision an object belongs to, or an empty string."""
+    metadata = obj.get("metadata")
+    found = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    value = found.get(REVISION) if isinstance(found, Mapping) else None
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,150 @@
+"""Reads the caches into a World.  It reads only, and it decides nothing.
+
+A child counts only when its controller is this very InferenceService, by uid: one left over from a
+deleted namesake, or somebody else's under our name, is reported and never touched.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sluice import labels, names
+from sluice.api.inferenceservice import InferenceService
+from sluice.api.modelversion import ModelVersion
+from sluice.caches import BY_SERVICE, CHILDREN, INFERENCE_SERVICE, MODEL_VERSION, Caches
+from sluice.errors import UserError
+from sluice.pods import view_pod
+from sluice.resources.metadata import Manifest, Owner
+from sluice.runtime.kinds import Obj
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, PodView, RevisionView, Trouble, World
+
+
+def observe(caches: Caches, obj: Obj) -> World:
+    """The world around one InferenceService."""
+    metadata = obj["metadata"]
+    owner = Owner(metadata["namespace"], metadata["name"], metadata["uid"])
+    key = f"{owner.namespace}/{owner.name}"
+    service, invalid = _parse_service(obj)
+    children: dict[str, dict[str, Manifest]] = {}
+    front: Manifest | None = None
+    foreign: Trouble | None = None
+    for kind in CHILDREN:
+        for child in caches[kind].by(BY_SERVICE, key):
+            if not is_owned(child, owner):
+                foreign = foreign or describe_foreign(kind, child, owner)
+            elif labels.FRONT in child["metadata"].get("labels", {}):
+                front = child
+            elif revision := labels.revision_of(child):
+                children.setdefault(revision, {})[kind] = child
+    pods: dict[str, list[PodView]] = {}
+    by_name: dict[str, str] = {}
+    for pod in caches["Pod"].by(BY_SERVICE, key):
+        revision = labels.revision_of(pod)
+        by_name[pod["metadata"]["name"]] = revision
+        pods.setdefault(revision, []).append(view_pod(pod))
+    reachable: dict[str, int] = {}
+    for part in caches["EndpointSlice"].by(BY_SERVICE, key):
+        for name in part["pods"]:
+            if revision := by_name.get(name, ""):
+                reachable[revision] = reachable.get(revision, 0) + 1
+    version, trouble = _find_version(caches, owner.namespace, service)
+    return World(
+        owner=owner,
+        generation=metadata.get("generation", 0),
+        status=obj.get("status") or {},
+        service=service,
+        invalid=invalid or trouble,
+        version=version,
+        revisions={
+            revision: _view_revision(revision, found, tuple(pods.get(revision, ())))
+            for revision, found in children.items()
+        },
+        front=front,
+        reachable=reachable,
+        foreign=foreign,
+    )
+
+
+def is_owned(child: Obj, owner: Owner) -> bool:
+    """Whether this InferenceService is the child's controller."""
+    return any(ref["uid"] == owner.uid for ref in _controllers(child))
+
+
+def describe_foreign(kind: str, child: Obj, owner: Owner) -> Trouble:
+    """Why a child of ours can't be made: its name is taken, and by whom."""
+    name = child["metadata"]["name"]
+    for reference in _controllers(child):
+        who = f"{reference['kind']} {reference['name']}"
+        if (reference["kind"], reference["name"]) == (INFERENCE_SERVICE, owner.name):
+            message = (
+                f"{kind} {name} belongs to a deleted {who}: waiting for its garbage collection"
+            )
+            return Trouble("WaitingForGarbageCollection", message)
+        message = f"{kind} {name} is owned by {who}: rename one of the two"
+        return Trouble("ChildIsForeign", message, permanent=True)
+    message = f"{kind} {name} exists and is not Sluice's: delete or rename it, or rename the InferenceService"
+    return Trouble("ChildIsForeign", message, permanent=True)
+
+
+def _controllers(child: Obj) -> Iterator[dict[str, Any]]:
+    for reference in child["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            yield reference
+
+
+def _parse_service(obj: Obj) -> tuple[InferenceService | None, Trouble | None]:
+    try:
+        return InferenceService.parse(obj), None
+    except UserError as error:
+        return None, Trouble(error.reason, error.message, permanent=True)
+
+
+def _find_version(
+    caches: Caches, namespace: str, service: InferenceService | None
+) -> tuple[ModelVersion | None, Trouble | None]:
+    if service is None:
+        return None, None
+    name = names.version_name(service.spec.model.name, service.spec.model.version)
+    obj = caches[MODEL_VERSION].get(namespace, name)
+    if obj is None or "deletionTimestamp" in obj["metadata"]:
+        return None, None
+    try:
+        return ModelVersion.parse(obj), None
+    except UserError as error:
+        message = f"ModelVersion {name}: {error.message}"
+        return None, Trouble(error.reason, message, permanent=True)
+
+
+def _view_revision(
+    revision: str, children: dict[str, Manifest], pods: tuple[PodView, ...]
+) -> RevisionView:
+    """A revision from its record; from its Deployment where somebody deleted the record."""
+    record = children.get(CONTROLLER_REVISION)
+    any_child = record or next(iter(children.values()))
+    found = any_child["metadata"].get("labels", {})
+    data: dict[str, Any] = (record or {}).get("data") or {}
+    model, version = found.get(labels.MODEL, ""), found.get(labels.VERSION, "")
+    inputs = data.get("inputs") or {"model": {"name": model, "version": version}}
+    template = data.get("template")
+    if template is None:
+        # What runs is the next best truth: recording it restarts nothing.
+        template = (children.get(DEPLOYMENT) or {}).get("spec", {}).get("template", {})
+    return RevisionView(
+        hash=revision,
+        model=model,
+        version=version,
+        digest=(inputs.get("artifact") or {}).get("digest", ""),
+        sequence=int((record or {}).get("revision", 0)),
+        inputs=inputs,
+        template=template,
+        rejected=_read_outcome(record),
+        children=children,
+        pods=pods,
+    )
+
+
+def _read_outcome(record: Manifest | None) -> Trouble | None:
+    annotations = (record or {}).get("metadata", {}).get("annotations") or {}
+    if annotations.get(labels.OUTCOME) != labels.REJECTED:
+        return None
+    reason, _, message = annotations.get(labels.OUTCOME_REASON, "").partition(": ")
+    return Trouble(reason or labels.REJECTED, message, permanent=True)

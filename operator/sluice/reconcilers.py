@@ -1,0 +1,329 @@
+"""What Sluice runs on the runtime: which kinds it watches, whom a change concerns, and the two loops.
+
+    observe -> plan -> cursor -> apply -> summarize -> status
+
+The loops are glue; every decision is in `plan`, every word in `status`.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sluice import labels, status, version_status
+from sluice.api.modelversion import ModelVersion
+from sluice.apply import Applier, is_repair
+from sluice.caches import (
+    BY_VERSION,
+    INFERENCE_SERVICE,
+    KINDS,
+    MODEL_VERSION,
+    Caches,
+    service_key,
+    used_versions,
+    version_key,
+)
+from sluice.errors import UserError
+from sluice.observe import observe
+from sluice.plan import Action, Apply, Plan, plan
+from sluice.rollout.cursor import State
+from sluice.runtime.api import Api
+from sluice.runtime.clock import Clock
+from sluice.runtime.kinds import Key, Obj
+from sluice.runtime.pump import Pump
+from sluice.runtime.recorder import Recorder, make_reference
+from sluice.runtime.workers import Reconcile, Result
+from sluice.world import Policy, World
+
+logger = logging.getLogger(__name__)
+
+# Counts and wording may wait so long (product.md: "else at most once a minute").
+STATUS_SECONDS = 60.0
+
+
+class Settings(Protocol):
+    """What of the process' settings changes decisions."""
+
+    @property
+    def drain_lag(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What the process runs."""
+
+    kinds: list[Pump]
+    reconcile: dict[str, Reconcile]
+
+
+def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> Application:
+    """The application over this API port."""
+    caches = Caches()
+    writer = StatusWriter(api, caches, clock)
+    policy = Policy(drain_lag_seconds=settings.drain_lag)
+    services = ServiceReconciler(caches, Applier(api, caches), writer, recorder, clock, policy)
+    versions = VersionReconciler(caches, writer, clock)
+    return Application(
+        kinds=make_pumps(caches),
+        reconcile={
+            INFERENCE_SERVICE: services.reconcile,
+            MODEL_VERSION: versions.reconcile,
+        },
+    )
+
+
+class StatusWriter:
+    """The one way a status is written: server-side apply, and not more often than it is worth."""
+
+    def __init__(self, api: Api, caches: Caches, clock: Clock) -> None:
+        self._api = api
+        self._caches = caches
+        self._clock = clock
+        self._written: dict[str, float] = {}
+
+    async def write(self, kind: str, obj: Obj, after: Mapping[str, Any], *, guard: bool) -> Obj:
+        """Writes and gives back the object as it is now; with `guard` only over the version we saw."""
+        metadata = obj["metadata"]
+        body_metadata = {key: metadata[key] for key in ("name", "namespace", "uid")}
+        if guard:
+            body_metadata["resourceVersion"] = metadata["resourceVersion"]
+        body = {
+            "apiVersion": KINDS[kind].api_version,
+            "kind": kind,
+            "metadata": body_metadata,
+            "status": dict(after),
+        }
+        answer = await self._api.apply_status(KINDS[kind], body)
+        self._written[metadata["uid"]] = self._clock.monotonic()
+        self._caches[kind].upsert(answer)
+        return answer
+
+    def wait(self, obj: Obj, *, urgent: bool) -> float:
+        """Seconds until a change may be written, 0 for at once."""
+        last = self._written.get(obj["metadata"]["uid"])
+        if urgent or last is None:
+            return 0.0
+        return max(0.0, last + STATUS_SECONDS - self._clock.monotonic())
+
+    def forget(self, obj: Obj) -> None:
+        """The object is going: nothing of it needs to be remembered."""
+        self._written.pop(obj["metadata"]["uid"], None)
+
+
+class ServiceReconciler:
+    """One pass over one InferenceService."""
+
+    def __init__(
+        self,
+        caches: Caches,
+        applier: Applier,
+        writer: StatusWriter,
+        recorder: Recorder,
+        clock: Clock,
+        policy: Policy,
+    ) -> None:
+        self._caches = caches
+        self._applier = applier
+        self._writer = writer
+        self._recorder = recorder
+        self._clock = clock
+        self._policy = policy
+
+    async def reconcile(self, key: Key) -> Result:
+        """Moves the service by one step; what follows from its own writes is asked for at once."""
+        obj = self._caches[INFERENCE_SERVICE].get(key.namespace, key.name)
+        if obj is None:
+            return Result()
+        if "deletionTimestamp" in obj["metadata"]:
+            self._writer.forget(obj)
+            return Result()
+        touched = set(used_versions(obj))
+        world = observe(self._caches, obj)
+        now = self._clock.now()
+        decided = plan(world, now, self._policy)
+        moved = is_moved(world, decided)
+        if moved:
+            # The cursor before its effects, and only over the status that it was decided from.
+            after = status.summarize(world, decided, None, now)
+            obj = await self._write(obj, after, guard=True)
+        outcome = await self._applier.carry_out(world.owner, decided.actions)
+        self._tell_repairs(obj, world, outcome.done, moved=moved)
+        world = observe(self._caches, obj)
+        after = status.summarize(world, decided, outcome.trouble, now)
+        wait = 0.0
+        before = obj.get("status") or {}
+        if after != before:
+            wait = self._writer.wait(obj, urgent=status.is_urgent(before, after))
+            if not wait:
+                obj = await self._write(obj, after, guard=False)
+        touched |= set(used_versions(obj))
+        also = tuple(Key(MODEL_VERSION, *name.split("/", 1)) for name in sorted(touched) if moved)
+        if moved or outcome.done:
+            return Result(0.0, also)
+        wakes = [
+            seconds for seconds in (decided.requeue_after, wait or None) if seconds is not None
+        ]
+        return Result(min(wakes, default=None), also)
+
+    async def _write(self, obj: Obj, after: status.Status, *, guard: bool) -> Obj:
+        before = obj.get("status") or {}
+        written = await self._writer.write(INFERENCE_SERVICE, obj, after, guard=guard)
+        for event in status.tell(before, after):
+            self._say(obj, event)
+        return written
+
+    def _tell_repairs(self, obj: Obj, world: World, done: Iterable[Action], *, moved: bool) -> None:
+        """Drift that was mended is worth an event; what a rollout makes isn't drift."""
+        is_steady = (
+            not moved
+            and world.status.get("observedGeneration") == world.generation
+            and world.status.get("rollout", {}).get("state") in {State.COMPLETE, State.REJECTED}
+        )
+        for action in done:
+            is_missing = isinstance(action, Apply) and action.observed is None and is_steady
+            if isinstance(action, Apply) and (is_missing or is_repair(action)):
+                name = f"{action.kind} {action.manifest['metadata']['name']}"
+                what = "was missing: made again" if is_missing else "had been changed: set back"
+                self._say(obj, status.Event("Normal", "Repaired", f"{name} {what}"))
+
+    def _say(self, obj: Obj, event: status.Event) -> None:
+        reference = make_reference(
+            {**obj, "kind": INFERENCE_SERVICE, "apiVersion": KINDS[INFERENCE_SERVICE].api_version}
+        )
+        self._recorder.event(reference, event.type, event.reason, event.message)
+        metadata = obj["metadata"]
+        logger.info(
+            event.reason,
+            extra={
+                "service": f"{metadata['namespace']}/{metadata['name']}",
+                "detail": event.message,
+            },
+        )
+
+
+class VersionReconciler:
+    """One pass over one ModelVersion: its status is all there is to it."""
+
+    def __init__(self, caches: Caches, writer: StatusWriter, clock: Clock) -> None:
+        self._caches = caches
+        self._writer = writer
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> Result:
+        """Writes the status where it says something new."""
+        obj = self._caches[MODEL_VERSION].get(key.namespace, key.name)
+        if obj is None:
+            return Result()
+        if "deletionTimestamp" in obj["metadata"]:
+            self._writer.forget(obj)
+            return Result()
+        try:
+            version = ModelVersion.parse(obj)
+        except UserError as error:
+            # The CRD refuses such an object; one stored before a rule was added stays as it is.
+            logger.warning("not readable", extra={"key": str(key), "detail": error.message})
+            return Result()
+        name = f"{key.namespace}/{key.name}"
+        before = obj.get("status") or {}
+        after = version_status.summarize_version(
+            version,
+            before,
+            obj["metadata"].get("generation", 0),
+            self._caches["Pod"].by(BY_VERSION, name),
+            self._caches[INFERENCE_SERVICE].by(BY_VERSION, name),
+            self._clock.now(),
+        )
+        if after == before:
+            return Result()
+        wait = self._writer.wait(obj, urgent=version_status.is_urgent(before, after))
+        if wait:
+            return Result(wait)
+        await self._writer.write(MODEL_VERSION, obj, after, guard=False)
+        return Result()
+
+
+def is_moved(world: World, decided: Plan) -> bool:
+    """Whether the plan's cursor differs from the stored one."""
+    if decided.cursor is None:
+        return False
+    stored = world.status.get("rollout", {}), world.status.get("stable", {}).get("revision", "")
+    return stored != (decided.cursor.dump(), decided.cursor.stable)
+
+
+def make_pumps(caches: Caches) -> list[Pump]:
+    """Every watched kind: whom a change concerns, and which changes concern anybody."""
+
+    def own_service(obj: Obj) -> Iterable[Key]:
+        namespace, _, name = service_key(obj).partition("/")
+        if name:
+            yield Key(INFERENCE_SERVICE, namespace, name)
+
+    def pod_users(obj: Obj) -> Iterable[Key]:
+        yield from own_service(obj)
+        namespace, _, name = version_key(obj).partition("/")
+        yield Key(MODEL_VERSION, namespace, name)
+
+    def service_users(obj: Obj) -> Iterable[Key]:
+        metadata = obj["metadata"]
+        yield Key(INFERENCE_SERVICE, metadata["namespace"], metadata["name"])
+        for used in used_versions(obj):
+            yield Key(MODEL_VERSION, *used.split("/", 1))
+
+    def version_users(obj: Obj) -> Iterable[Key]:
+        metadata = obj["metadata"]
+        yield Key(MODEL_VERSION, metadata["namespace"], metadata["name"])
+        for service in caches[INFERENCE_SERVICE].by(
+            BY_VERSION, f"{metadata['namespace']}/{metadata['name']}"
+        ):
+            yield Key(
+                INFERENCE_SERVICE, service["metadata"]["namespace"], service["metadata"]["name"]
+            )
+
+    mapped = {
+        INFERENCE_SERVICE: service_users,
+        MODEL_VERSION: version_users,
+        "Pod": pod_users,
+    }
+    return [
+        Pump(kind, caches[name], mapped.get(name, own_service), is_relevant)
+        for name, kind in KINDS.items()
+    ]
+
+
+def is_relevant(old: Obj | None, new: Obj | None) -> bool:
+    """Whether a change can change a decision.  Status counts where it is read: here it mostly is."""
+    if old is None or new is None:
+        return True
+    return _essence(old) != _essence(new)
+
+
+def _essence(obj: Obj) -> object:
+    metadata = obj["metadata"]
+    rest = {
+        key: value
+        for key, value in obj.items()
+        if key not in {"metadata", "status", "apiVersion", "kind"}
+    }
+    essence: list[object] = [
+        rest,
+        metadata.get("labels"),
+        metadata.get("ownerReferences"),
+        metadata.get("deletionTimestamp"),
+        (metadata.get("annotations") or {}).get(labels.OUTCOME),
+    ]
+    found = obj.get("status") or {}
+    match obj.get("kind"):
+        case "Deployment":
+            # Readiness comes from the pods; of a Deployment only what keeps it from making them.
+            essence.append(
+                [
+                    (item["status"], item.get("message"))
+                    for item in found.get("conditions") or ()
+                    if item["type"] == "ReplicaFailure"
+                ]
+            )
+        case "HorizontalPodAutoscaler" | "Service" | "PodDisruptionBudget":
+            pass  # their status is for others
+        case _:
+            essence.append(found)
+    return essence

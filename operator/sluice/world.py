@@ -1,0 +1,106 @@
+"""What the planner sees: one service, its version, its revisions and its pods, at one moment.
+
+Plain values only.  `observe` makes them from the caches; nothing here reads or decides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sluice.api.inferenceservice import InferenceService
+from sluice.api.modelversion import ModelVersion
+from sluice.resources.metadata import Manifest, Owner
+
+# Kinds of children, in the order in which they are written: what records comes before what runs, and
+# what clients reach comes last.
+CONTROLLER_REVISION = "ControllerRevision"
+SERVICE = "Service"
+DEPLOYMENT = "Deployment"
+HPA = "HorizontalPodAutoscaler"
+PDB = "PodDisruptionBudget"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something doesn't go on: a CamelCase reason, a sentence, and whether waiting can help."""
+
+    reason: str
+    message: str
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """What a rollout needs to know of one pod."""
+
+    name: str
+    ready: bool = False
+    terminating: bool = False
+    unschedulable: str = ""  # the scheduler's words
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionView:
+    """One revision as recorded and as it runs."""
+
+    hash: str
+    model: str
+    version: str
+    digest: str
+    sequence: int
+    inputs: Mapping[str, Any]
+    template: Manifest
+    rejected: Trouble | None = None
+    children: Mapping[str, Manifest] = field(default_factory=dict)  # by kind, as observed
+    pods: tuple[PodView, ...] = ()
+
+    @property
+    def replicas(self) -> int:
+        """Wanted replicas of the Deployment, 0 without one."""
+        deployment = self.children.get(DEPLOYMENT)
+        return int(deployment["spec"].get("replicas", 1)) if deployment else 0
+
+    @property
+    def ready_replicas(self) -> int:
+        """Ready pods that are not on their way out."""
+        return sum(pod.ready and not pod.terminating for pod in self.pods)
+
+    @property
+    def failure(self) -> Trouble | None:
+        """Why the Deployment can't make pods (a quota, a policy), in the API server's words."""
+        deployment = self.children.get(DEPLOYMENT) or {}
+        for condition in deployment.get("status", {}).get("conditions", []):
+            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                return Trouble(condition.get("reason", "ReplicaFailure"), condition["message"])
+        return None
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything of it but its record is in the cluster."""
+        return any(kind != CONTROLLER_REVISION for kind in self.children)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that `plan` and `summarize` may look at."""
+
+    owner: Owner
+    generation: int
+    status: Mapping[str, Any]
+    service: InferenceService | None  # None: the spec can't be read, `invalid` says why
+    invalid: Trouble | None = None
+    version: ModelVersion | None = None
+    revisions: Mapping[str, RevisionView] = field(default_factory=dict)
+    front: Manifest | None = None
+    # Ready endpoints of the front Service, by revision: what clients can really reach.
+    reachable: Mapping[str, int] = field(default_factory=dict)
+    foreign: Trouble | None = None  # a child's name is taken by somebody else's object
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's own settings that change decisions."""
+
+    drain_lag_seconds: float = 5.0
+    revision_history: int = 10
