@@ -133,7 +133,12 @@ class Simulation:
         if behaviour == "corrupt":
             ended = {"exitCode": 3, "reason": "Error", "message": FETCH_FAILED}
             status["initContainerStatuses"] = [
-                {"name": "fetch", "restartCount": 1, "state": {"terminated": ended}, "lastState": {}}
+                {
+                    "name": "fetch",
+                    "restartCount": 1,
+                    "state": {"terminated": ended},
+                    "lastState": {},
+                }
             ]
         metadata = {"name": name, "namespace": "vision", "labels": template["metadata"]["labels"]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
@@ -144,7 +149,9 @@ class Simulation:
             pod["metadata"]["name"]
             for pod in self.caches["Pod"].all()
             if labels.revision_of(pod) == selected
-            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+            and any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"]
+            )
         ]
         return {
             "metadata": {
@@ -225,7 +232,9 @@ class Simulation:
         ready = {
             labels.revision_of(pod)
             for pod in self.caches["Pod"].all()
-            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+            if any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"]
+            )
         }
         stable = self.status.get("stable", {}).get("revision")
         if stable in ready:

@@ -49,7 +49,7 @@ def summarize(world: World, plan: Plan, trouble: Trouble | None, now: datetime) 
     status: Status = {
         "observedGeneration": world.generation,
         "phase": judgement.phase,
-        "message": judgement.message,
+        "message": api.cut_text(judgement.message),
         "conditions": _make_conditions(world, judgement, cursor, now),
     }
     if cursor is None:

@@ -44,8 +44,9 @@ def make_pod_template(service: str, revision: str, inputs: Inputs) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
-        "topologySpreadConstraints": runtime.get("topologySpreadConstraints")
-        or _make_spread(service, revision),
+        "topologySpreadConstraints": _make_spread(
+            service, revision, runtime.get("topologySpreadConstraints", [])
+        ),
     }
     for key in (
         "nodeSelector",
@@ -219,16 +220,18 @@ def _make_volumes(inputs: Inputs) -> list[Manifest]:
     return [*volumes, *inputs["runtime"].get("volumes", [])]
 
 
-def _make_spread(service: str, revision: str) -> list[Manifest]:
-    """One node's loss should not take a whole revision, but a small cluster must still schedule it."""
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": labels.pod_selector(service, revision)},
-        }
-    ]
+def _make_spread(service: str, revision: str, asked: list[Manifest]) -> list[Manifest]:
+    """The user's constraints over this revision's pods, or one of ours.
+
+    One node's loss should not take a whole revision, but a small cluster must still schedule it.
+    """
+    own = {"labelSelector": {"matchLabels": labels.pod_selector(service, revision)}}
+    default = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+    }
+    return [own | constraint for constraint in asked or [default]]
 
 
 def _make_tolerations(asked: list[Manifest], gpu: Mapping[str, Any] | None) -> list[Manifest]:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from sluice.world import DEPLOYMENT, HPA, PDB, SERVICE
+
 from tests.builders import inference_service, model_version
 from tests.simulation import Simulation
 
@@ -307,7 +307,9 @@ def test_the_candidate_gets_what_stable_had() -> None:
     replicas = {
         item["metadata"]["name"]: item["spec"]["replicas"] for item in sim.caches[DEPLOYMENT].all()
     }
-    floors = {item["metadata"]["name"]: item["spec"]["minReplicas"] for item in sim.caches[HPA].all()}
+    floors = {
+        item["metadata"]["name"]: item["spec"]["minReplicas"] for item in sim.caches[HPA].all()
+    }
     assert sorted(replicas.values()) == [4, 4]
     assert sorted(floors.values()) == [4, 4]
 
@@ -339,7 +341,9 @@ Scenario = Callable[[Simulation], None]
 SCENARIOS: dict[str, Scenario] = {
     "first deployment": lambda sim: None,
     "update": lambda sim: move(sim, "1.1.0"),
-    "corrupt candidate": lambda sim: (sim.behaves.update({"1.1.0": "corrupt"}), move(sim, "1.1.0"))[1],
+    "corrupt candidate": lambda sim: (sim.behaves.update({"1.1.0": "corrupt"}), move(sim, "1.1.0"))[
+        1
+    ],
     "third version": lambda sim: (
         sim.behaves.update({"1.1.0": "never"}),
         move(sim, "1.1.0"),

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from sluice.rollout.cursor import Cursor, CursorError, State, load_cursor
 from sluice.rollout.rolling_update import Sight, Track, advance, begin, wake_after
 
@@ -117,7 +116,14 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
         B,
     ),
     "drained": (DRAINING, see(ready=2, reachable=frozenset({B})), 5, State.COMPLETE, B, B),
-    "the lag isn't over": (DRAINING, see(ready=2, reachable=frozenset({B})), 4, State.DRAINING, B, B),
+    "the lag isn't over": (
+        DRAINING,
+        see(ready=2, reachable=frozenset({B})),
+        4,
+        State.DRAINING,
+        B,
+        B,
+    ),
     "the old pods are still reachable": (
         DRAINING,
         see(ready=2, reachable=frozenset({A, B})),
