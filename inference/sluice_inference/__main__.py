@@ -1,0 +1,168 @@
+"""The command line: serve, fetch, push, manifest. Heavy imports wait until a mode is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sluice_inference.report import (
+    EXIT_OK,
+    EXIT_PERMANENT,
+    EXIT_TRY_AGAIN,
+    make_report,
+    write_report,
+)
+
+if TYPE_CHECKING:
+    from sluice_inference.artifact.errors import ArtifactError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one mode; returns the exit code (0 done, 2 usage, 3 permanent, 4 try again)."""
+    from sluice_inference.logs import start_logging
+
+    # The first process of a container ignores signals it has no handler for.
+    signal.signal(signal.SIGTERM, _stop)
+    options = _make_parser().parse_args(argv)
+    start_logging(os.environ.get("LOG_LEVEL", "info").strip() or "info")
+    code: int = options.run(options)
+    return code
+
+
+def _stop(number: int, _: object) -> None:
+    """End at once, as a shell would report it; `serve` puts its drain in this place."""
+    sys.exit(128 + number)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sluice-inference", description="Serve a model version, or move its artifact."
+    )
+    modes = parser.add_subparsers(required=True, metavar="MODE")
+    serve = modes.add_parser("serve", help="serve the model in MODEL_PATH")
+    serve.set_defaults(run=_serve)
+    fetch = modes.add_parser("fetch", help="bring an artifact into a folder and verify it")
+    fetch.add_argument("--uri", required=True, help="oci://, https:// or pvc://")
+    fetch.add_argument("--digest", required=True, help="sha256:… of the artifact's manifest")
+    fetch.add_argument("--into", required=True, type=Path, help="folder to write to")
+    fetch.add_argument(
+        "--report", type=Path, default=Path("/dev/termination-log"), help="where the outcome goes"
+    )
+    fetch.add_argument(
+        "--mount", type=Path, default=Path("/artifact"), help="where a pvc:// claim is mounted"
+    )
+    fetch.add_argument(
+        "--retry-seconds", type=float, default=60.0, help="how long transient trouble is bridged"
+    )
+    fetch.set_defaults(run=_fetch)
+    push = modes.add_parser("push", help="push a folder to an OCI registry; prints the digest")
+    push.add_argument("folder", type=Path)
+    push.add_argument("uri", help="oci://registry[:port]/repository:tag")
+    push.add_argument("--retry-seconds", type=float, default=60.0)
+    push.set_defaults(run=_push)
+    manifest = modes.add_parser("manifest", help="write manifest.json; prints the digest")
+    manifest.add_argument("folder", type=Path)
+    manifest.add_argument("--check", metavar="DIGEST", help="verify the folder instead of writing")
+    manifest.set_defaults(run=_manifest)
+    return parser
+
+
+def _serve(_: argparse.Namespace) -> int:
+    from sluice_inference.errors import SettingsError
+    from sluice_inference.logs import log
+    from sluice_inference.server import serve
+    from sluice_inference.settings import read_settings
+
+    try:
+        settings = read_settings(os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            log("error", f"setting {problem}")
+        path = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
+        report = make_report("Failed", reason="LoadFailed", message=str(error), permanent=True)
+        write_report(path, report)
+        return EXIT_PERMANENT
+    return serve(settings)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from sluice_inference.artifact.credentials import read_access
+    from sluice_inference.artifact.errors import ArtifactError
+    from sluice_inference.artifact.fetch import Retry, fetch_artifact
+    from sluice_inference.artifact.source import make_source
+
+    started = time.monotonic()
+    try:
+        source = make_source(options.uri, read_access(os.environ), options.mount)
+        try:
+            fetched = fetch_artifact(
+                source, options.uri, options.digest, options.into, Retry(options.retry_seconds)
+            )
+        finally:
+            source.close()
+    except ArtifactError as error:
+        write_report(
+            options.report,
+            make_report(
+                "Failed", reason=error.reason, message=error.message, permanent=error.permanent
+            ),
+        )
+        return EXIT_PERMANENT if error.permanent else EXIT_TRY_AGAIN
+    write_report(
+        options.report,
+        make_report(
+            "Verified",
+            digest=options.digest,
+            files=fetched.files,
+            bytes=fetched.bytes,
+            seconds=f"{time.monotonic() - started:.1f}",
+        ),
+    )
+    return EXIT_OK
+
+
+def _push(options: argparse.Namespace) -> int:
+    from sluice_inference.artifact.credentials import read_access
+    from sluice_inference.artifact.errors import ArtifactError
+    from sluice_inference.artifact.fetch import Retry
+    from sluice_inference.artifact.push import push_artifact
+
+    try:
+        digest = push_artifact(
+            options.folder, options.uri, read_access(os.environ), Retry(options.retry_seconds)
+        )
+    except ArtifactError as error:
+        return _explain(error)
+    print(digest)
+    return EXIT_OK
+
+
+def _manifest(options: argparse.Namespace) -> int:
+    from sluice_inference.artifact.errors import ArtifactError
+    from sluice_inference.artifact.manifest import verify_folder
+    from sluice_inference.artifact.push import write_manifest
+
+    try:
+        if options.check:
+            verify_folder(options.folder, options.check)
+            print(options.check)
+        else:
+            print(write_manifest(options.folder))
+    except ArtifactError as error:
+        return _explain(error)
+    return EXIT_OK
+
+
+def _explain(error: ArtifactError) -> int:
+    print(f"{error.reason}: {error.message}", file=sys.stderr)
+    return EXIT_PERMANENT if error.permanent else EXIT_TRY_AGAIN
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Model artifacts: the manifest that names their bytes, and the ways to fetch and push them."""

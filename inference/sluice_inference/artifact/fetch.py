@@ -1,0 +1,135 @@
+"""Fetch: bring an artifact into a folder and verify every byte before anyone may use it.
+
+The manifest's digest is checked before the manifest is parsed; each file is hashed while it streams
+to disk and takes its name only once size and hash are right; `manifest.json` is written last.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sluice_inference.artifact.errors import ArtifactError
+from sluice_inference.artifact.manifest import (
+    MANIFEST,
+    FileEntry,
+    check_content,
+    check_digest,
+    hash_file,
+    verify_manifest,
+)
+from sluice_inference.artifact.source import Source
+from sluice_inference.logs import log
+
+_T = TypeVar("_T")
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch brought: number of files and their bytes."""
+
+    files: int
+    bytes: int
+
+
+class Retry:
+    """Tries again what may pass by itself, for at most `bound_s` seconds without progress."""
+
+    def __init__(
+        self,
+        bound_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._bound_s = bound_s
+        self._clock = clock
+        self._wait = wait
+
+    def call(self, work: Callable[[], _T]) -> _T:
+        """`work()`, again while it fails retriably and there is time. Raises its last error."""
+        started, wait_s = self._clock(), _FIRST_WAIT_S
+        while True:
+            try:
+                return work()
+            except ArtifactError as error:
+                pause = wait_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, hides nothing
+                if not error.retriable or self._clock() + pause - started > self._bound_s:
+                    raise
+                log("warning", "will try again", reason=error.reason, problem=error.message)
+                self._wait(pause)
+                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+
+
+def fetch_artifact(source: Source, uri: str, digest: str, into: Path, retry: Retry) -> Fetched:
+    """Bring the artifact that `digest` names from `source` into the folder `into`.
+
+    Files that are there already and right (an init container that ran before) are kept. Raises
+    ArtifactError with one of the contract's reasons.
+    """
+    check_digest(digest)
+    data = retry.call(lambda: source.read_manifest(digest))
+    manifest = verify_manifest(data, digest, uri)
+    into.mkdir(parents=True, exist_ok=True)
+    (into / MANIFEST).unlink(missing_ok=True)
+    wanted = [entry for entry in manifest.files if not _is_there(into, entry)]
+    _check_space(into, sum(entry.size for entry in wanted))
+    try:
+        for entry in wanted:
+            retry.call(lambda entry=entry: _fetch_file(source, entry, into))  # type: ignore[misc]
+        part = into / f"{MANIFEST}.part"
+        part.write_bytes(data)
+        part.replace(into / MANIFEST)
+    except OSError as error:
+        raise _explain_disk(error, into) from error
+    return Fetched(files=len(manifest.files), bytes=manifest.total_bytes)
+
+
+def _fetch_file(source: Source, entry: FileEntry, into: Path) -> None:
+    target = into / entry.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    digest, size = hashlib.sha256(), 0
+    try:
+        with part.open("wb") as file:
+            for piece in source.read_file(entry):
+                size += len(piece)
+                if size > entry.size:
+                    break  # no more than the manifest promised, whatever the other side sends
+                digest.update(piece)
+                file.write(piece)
+        check_content(entry, digest.hexdigest(), size)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _is_there(into: Path, entry: FileEntry) -> bool:
+    path = into / entry.path
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != entry.size:
+        return False
+    return hash_file(path)[0] == entry.sha256
+
+
+def _check_space(into: Path, needed: int) -> None:
+    free = shutil.disk_usage(into).free
+    if needed > free:
+        raise ArtifactError(
+            "NoSpace",
+            f"{into}: {needed} bytes are needed, {free} are free; spec.artifact.size is "
+            "what the volume is made for",
+        )
+
+
+def _explain_disk(error: OSError, into: Path) -> ArtifactError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ArtifactError("NoSpace", f"{into}: {error.strerror}")
+    return ArtifactError("NoSpace", f"{into}: can't be written: {error.strerror}")

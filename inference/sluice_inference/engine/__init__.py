@@ -1,0 +1,1 @@
+"""From accepted items to model outputs: one bounded queue, one owner thread."""

@@ -1,0 +1,1 @@
+"""The HTTP surface. Knows requests and answers, nothing of models."""

@@ -1,0 +1,24 @@
+"""What the routes share: settings, state, engine, metrics. Made once by `app.make_app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sluice_inference.engine.engine import Engine
+from sluice_inference.imaging.pool import DecodePool
+from sluice_inference.lifecycle import Lifecycle, Traffic
+from sluice_inference.metrics import Metrics
+from sluice_inference.settings import Settings
+
+
+@dataclass(slots=True)
+class Context:
+    """The server's parts, as routes and middleware see them."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    engine: Engine
+    pool: DecodePool
+    metrics: Metrics
+    backend: str
+    traffic: Traffic = field(default_factory=Traffic)

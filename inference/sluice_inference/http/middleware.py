@@ -1,0 +1,196 @@
+"""The envelope around every request: id, stamps, concurrency limit, errors, metrics, access log.
+
+Plain ASGI, one layer, because it is on the hot path. Decides nothing about models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sluice_inference.errors import RequestError
+from sluice_inference.http import routes_ops, routes_predict
+from sluice_inference.http.context import Context
+from sluice_inference.lifecycle import State
+from sluice_inference.logs import log
+from sluice_inference.protocols.native import make_error_body
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_DISCARD_S = 2.0
+
+
+class Envelope:
+    """Wraps the router."""
+
+    def __init__(self, app: ASGIApp, context: Context) -> None:
+        self._app = app
+        self._context = context
+        settings = context.settings
+        stamps = {"sluice-revision": settings.revision, "sluice-model": settings.model}
+        self._stamps = [
+            (name.encode(), value.encode("latin-1", "replace"))
+            for name, value in stamps.items()
+            if value
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self  # makes the router raise its 404 and 405 instead of answering in text
+        await _Exchange(self, scope, receive, send).run()
+
+    @property
+    def app(self) -> ASGIApp:
+        return self._app
+
+    @property
+    def context(self) -> Context:
+        return self._context
+
+    @property
+    def stamps(self) -> list[tuple[bytes, bytes]]:
+        return self._stamps
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, envelope: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
+        self._envelope = envelope
+        self._context = envelope.context
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._body_read = False
+        self._status = 0
+        path = scope["path"]
+        self._is_client = path not in routes_ops.PATHS
+        known = path in routes_predict.ROUTES or not self._is_client
+        self._route = path if known else "other"
+        self._id = scope["request_id"] = _read_request_id(scope)
+
+    async def run(self) -> None:
+        started = time.perf_counter()
+        traffic = self._context.traffic
+        if self._is_client:
+            traffic.in_flight += 1
+        try:
+            await self._answer()
+        finally:
+            if self._is_client:
+                traffic.in_flight -= 1
+                traffic.last = time.monotonic()
+            self._record(time.perf_counter() - started)
+
+    async def _answer(self) -> None:
+        limit = self._context.settings.limits.max_concurrent_requests
+        try:
+            if self._is_client and self._context.traffic.in_flight > limit:
+                self._context.metrics.rejected_total.labels("concurrency").inc()
+                raise RequestError(
+                    503,
+                    "OVERLOADED",
+                    f"{limit} requests are under way (MAX_CONCURRENT_REQUESTS); try again after "
+                    "Retry-After",
+                    retry_after_s=self._context.engine.estimate_wait_s(),
+                )
+            await self._envelope.app(self._scope, self.receive, self.send)
+        except RequestError as problem:
+            await self._fail(problem)
+        except HTTPException as error:
+            await self._fail(_explain(error, self._scope["path"]))
+        except ClientDisconnect:
+            self._status = 499  # nobody is there to be answered; the count is kept
+        except Exception:
+            log("error", "request failed", exc_info=True, request_id=self._id, route=self._route)
+            if self._status:
+                raise
+            await self._fail(RequestError(500, "INTERNAL", "the server failed; see its log"))
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._body_read = True
+        return message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = [*message.get("headers", ()), *self._envelope.stamps]
+            headers.append((b"x-request-id", self._id.encode()))
+            if self._context.lifecycle.state is State.DRAINING:
+                # Tells keep-alive clients to come back on another connection, to another pod.
+                headers.append((b"connection", b"close"))
+            if not self._body_read:
+                await self._discard()
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def _fail(self, problem: RequestError) -> None:
+        body = make_error_body(problem, self._id)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if problem.retry_after_s is not None:
+            headers.append((b"retry-after", str(problem.retry_after_s).encode()))
+        await self.send(
+            {"type": "http.response.start", "status": problem.status, "headers": headers}
+        )
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def _discard(self) -> None:
+        """Read on for a while before answering early.
+
+        To close on unread bytes resets the connection, and the client would not see the answer.
+        """
+        left = 2 * self._context.settings.limits.max_body_bytes
+        try:
+            async with asyncio.timeout(_DISCARD_S):
+                while not self._body_read and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            return
+
+    def _record(self, seconds: float) -> None:
+        metrics, settings = self._context.metrics, self._context.settings
+        metrics.requests_total.labels(self._route, settings.model, str(self._status)).inc()
+        metrics.request_seconds.labels(self._route, settings.model).observe(seconds)
+        slow = self._is_client and seconds * 1000 > settings.slow_request_ms
+        notable = self._is_client and (self._status >= 400 or slow)
+        log(
+            "warning" if notable else "debug",
+            "request",
+            route=self._route,
+            status=self._status,
+            ms=round(seconds * 1000, 1),
+            request_id=self._id,
+        )
+
+
+def _read_request_id(scope: Scope) -> str:
+    """The client's id, if it is a harmless one, or a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(text):
+                return str(text)
+    return f"{random.getrandbits(128):032x}"
+
+
+def _explain(error: HTTPException, path: str) -> RequestError:
+    if error.status_code == 405:
+        return RequestError(405, "METHOD_NOT_ALLOWED", f"{path[:64]} is not asked this way")
+    if error.status_code == 404:
+        served = ", ".join([*routes_predict.ROUTES, *sorted(routes_ops.PATHS)])
+        return RequestError(404, "NOT_FOUND", f"there is no such route; there are {served}")
+    return RequestError(error.status_code, "BODY_INVALID", "the request can't be read")

@@ -1,0 +1,1 @@
+"""From untrusted bytes to uint8 RGB arrays."""

@@ -1,0 +1,44 @@
+"""The decode pool: a few threads, so that decoding never holds up the event loop or the model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from sluice_inference.errors import RequestError
+from sluice_inference.imaging.decode import Pixels, decode_image
+from sluice_inference.metrics import Metrics
+from sluice_inference.settings import Limits
+
+
+class DecodePool:
+    """Decodes images. Pillow and zlib release the interpreter's lock."""
+
+    def __init__(self, workers: int, limits: Limits, metrics: Metrics) -> None:
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._limits = limits
+        self._seconds = metrics.stage_seconds.labels("decode")
+
+    async def decode(self, data: bytes, size: int) -> Pixels | RequestError:
+        """The pixels [size, size, 3], or what to tell the client about these bytes."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._decode, data, size
+        )
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, data: bytes, size: int) -> Pixels | RequestError:
+        started = time.perf_counter()
+        try:
+            return decode_image(
+                data,
+                size=size,
+                max_bytes=self._limits.max_image_bytes,
+                max_pixels=self._limits.max_pixels,
+            )
+        except RequestError as problem:
+            return problem
+        finally:
+            self._seconds.observe(time.perf_counter() - started)

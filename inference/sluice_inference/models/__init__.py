@@ -1,0 +1,1 @@
+"""Backends: what runs a model. Heavy libraries are imported inside, when a backend loads."""

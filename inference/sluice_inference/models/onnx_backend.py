@@ -1,0 +1,107 @@
+"""ONNX Runtime: graphs `image.onnx` and `text.onnx`, on CPU or CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sluice_inference.artifact.config import ArtifactConfig
+from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload
+from sluice_inference.errors import LoadError, RunError
+from sluice_inference.models.artifact_model import (
+    make_facts,
+    make_tokenizer,
+    open_artifact,
+    tokenize,
+    warm_up,
+)
+from sluice_inference.models.outputs import make_outputs
+from sluice_inference.settings import Settings
+
+
+class OnnxBackend:
+    """Serves an artifact of format ONNX. Precision is the graphs' own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._image: Any = None
+        self._text: Any = None
+        self._tokenizer: Any = None
+        self._config: ArtifactConfig
+        self._facts: ModelFacts
+
+    def load(self) -> ModelFacts:
+        self._config = open_artifact(self._settings)
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        # No calls home, whatever the build's default is.
+        onnxruntime.disable_telemetry_events()
+        providers = _choose_providers(self._settings.device, onnxruntime.get_available_providers())
+        options = onnxruntime.SessionOptions()
+        # The library counts the machine's cores, not the container's share of them.
+        options.intra_op_num_threads = self._settings.compute_threads
+        options.inter_op_num_threads = 1
+        # Threads that spin between runs eat the container's CPU quota while there is nothing to do.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        folder = self._settings.model_path
+        self._image = _open(onnxruntime, folder / "image.onnx", options, providers)
+        _check_names(self._image, "image.onnx", "pixels", {"embedding", "logits"})
+        if self._config.text is not None:
+            self._tokenizer = make_tokenizer(self._settings, self._config)
+            self._text = _open(onnxruntime, folder / "text.onnx", options, providers)
+            _check_names(self._text, "text.onnx", "tokens", {"embedding"})
+        device = "cuda" if "CUDAExecutionProvider" in self._image.get_providers() else "cpu"
+        self._facts = make_facts(self._settings, self._config, "onnx", device)
+        return self._facts
+
+    def warmup(self) -> None:
+        warm_up(self, self._settings, self._config, self._facts)
+
+    def run(self, kind: Kind, payloads: Sequence[Payload]) -> Sequence[Output | RunError]:
+        if kind is Kind.TEXT:
+            texts = [text for text in payloads if isinstance(text, str)]
+            if self._text is None:
+                return [RunError("the model takes no text") for _ in payloads]
+            tokens = tokenize(self._tokenizer, texts)
+            (embeddings,) = self._text.run(["embedding"], {"tokens": tokens})
+            return make_outputs(embeddings, None)
+        pixels = np.stack([image for image in payloads if not isinstance(image, str)])
+        embeddings, logits = self._image.run(["embedding", "logits"], {"pixels": pixels})
+        return make_outputs(embeddings, logits)
+
+    def health(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self._image = self._text = self._tokenizer = None
+
+
+def _choose_providers(device: str, available: Sequence[str]) -> list[str]:
+    cuda = "CUDAExecutionProvider"
+    if device == "cuda" and cuda not in available:
+        raise LoadError("DEVICE: cuda, but this image's ONNX Runtime has no CUDA provider")
+    wanted = [cuda] if device != "cpu" and cuda in available else []
+    return [*wanted, "CPUExecutionProvider"]
+
+
+def _open(onnxruntime: Any, path: Path, options: Any, providers: list[str]) -> Any:
+    if not path.is_file():
+        raise LoadError(f"{path.name} is missing; an artifact of format ONNX needs it")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise LoadError(f"{path.name}: {error}") from error
+
+
+def _check_names(session: Any, file: str, wanted: str, outputs: set[str]) -> None:
+    inputs = [one.name for one in session.get_inputs()]
+    given = {one.name for one in session.get_outputs()}
+    if inputs != [wanted] or not outputs <= given:
+        raise LoadError(
+            f"{file}: takes {', '.join(inputs)} and gives {', '.join(sorted(given))}; it must take "
+            f"{wanted} and give {', '.join(sorted(outputs))}"
+        )

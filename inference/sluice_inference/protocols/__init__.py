@@ -1,0 +1,1 @@
+"""Bodies of requests and answers, as typed structures. No I/O."""

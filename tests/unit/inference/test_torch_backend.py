@@ -1,0 +1,142 @@
+"""The torch backend on a small, untrained network of our own architecture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sluice_inference.engine.backend import Kind, Output
+from sluice_inference.errors import LoadError
+from sluice_inference.models.spatial import SpatialDualEncoder
+from sluice_inference.models.torch_backend import TorchBackend
+from sluice_inference.settings import read_settings
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+SIZE = 32
+CONFIG: dict[str, Any] = {
+    "schema": 1,
+    "architecture": "SpatialDualEncoder",
+    "image": {"size": SIZE, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+    "embedding": {"space": "test-1", "dimension": 8},
+    "labels": ["left", "right"],
+    "tasks": ["ImageEmbedding", "TextEmbedding", "Classification"],
+    "text": {"max_length": 6, "pad_id": 0},
+    "model": {
+        "vocabulary": 3,
+        "semantic_channels": [4, 4, 4],
+        "geometry_channels": [4, 4],
+        "fused_width": 8,
+        "text_width": 8,
+        "text_heads": 2,
+        "text_layers": 1,
+        "geometry": True,
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(7)
+    model = SpatialDualEncoder.from_config(CONFIG).eval()
+    save_file(model.state_dict(), str(tmp_path / "model.safetensors"))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "one": 1, "two": 2}, unk_token="[PAD]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with torch.inference_mode():
+        embedding = model.encode_text(torch.tensor([[1, 2, 0, 0, 0, 0]]))[0].tolist()
+    samples = [{"text": "one two", "embedding": embedding}]
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / "golden.json").write_text(json.dumps({"schema": 1, "samples": samples}))
+    return tmp_path
+
+
+def make_torch(folder: Path, **env: str) -> TorchBackend:
+    values = {"MODEL_FORMAT": "Safetensors", "DEVICE": "cpu", "BATCH_SIZE": "4"}
+    return TorchBackend(read_settings({**values, "MODEL_PATH": str(folder), **env}))
+
+
+def make_noise() -> list[Any]:
+    noise = np.random.default_rng(5).integers(0, 255, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    return list(noise)
+
+
+def test_a_safetensors_artifact_is_served(folder: Path) -> None:
+    backend = make_torch(folder)
+    facts = backend.load()
+    backend.warmup()
+    assert (facts.backend, facts.device, facts.dimension) == ("torch", "cpu", 8)
+    images = make_noise()
+    together = backend.run(Kind.IMAGE, images)
+    for image, one in zip(images, together, strict=True):
+        (alone,) = backend.run(Kind.IMAGE, [image])
+        assert isinstance(one, Output)
+        assert isinstance(alone, Output)
+        assert one.embedding == pytest.approx(alone.embedding, abs=1e-5)
+        assert one.scores is not None
+        assert one.scores.sum() == pytest.approx(1)
+        assert np.linalg.norm(one.embedding) == pytest.approx(1)
+
+
+def test_half_precision_stays_close_and_leaves_in_float32(folder: Path) -> None:
+    full, half = make_torch(folder), make_torch(folder, PRECISION="bfloat16")
+    full.load()
+    half.load()
+    for one, other in zip(
+        full.run(Kind.IMAGE, make_noise()), half.run(Kind.IMAGE, make_noise()), strict=True
+    ):
+        assert isinstance(one, Output)
+        assert isinstance(other, Output)
+        assert other.embedding.dtype == np.float32
+        assert float(np.dot(one.embedding, other.embedding)) > 0.99
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    torch.manual_seed(1)
+    other = {**CONFIG, "labels": ["a", "b", "c"]}
+    weights = SpatialDualEncoder.from_config(other).state_dict()
+    save_file(weights, str(folder / "model.safetensors"))
+    with pytest.raises(LoadError, match=r"model\.safetensors: .*size mismatch"):
+        make_torch(folder).load()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        pytest.param(b"x" * 100, "model.safetensors", id="no safetensors"),
+        pytest.param(None, "is missing", id="no file"),
+    ],
+)
+def test_weights_that_can_not_be_read_are_refused(
+    folder: Path, content: bytes | None, word: str
+) -> None:
+    path = folder / "model.safetensors"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(LoadError, match=word):
+        make_torch(folder).load()
+
+
+@pytest.mark.parametrize(
+    ("change", "env", "word"),
+    [
+        pytest.param({"architecture": "ResNet"}, {}, "'ResNet' is not one of", id="architecture"),
+        pytest.param({"model": {}}, {}, "vocabulary", id="a missing hyperparameter"),
+        pytest.param({}, {"PRECISION": "int8"}, "ONNX graphs only", id="int8"),
+    ],
+)
+def test_what_this_backend_does_not_serve_is_refused(
+    folder: Path, change: dict[str, Any], env: dict[str, str], word: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(LoadError, match=word):
+        make_torch(folder, **env).load()
