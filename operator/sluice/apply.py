@@ -56,6 +56,15 @@ class Applier:
     async def _apply(self, owner: Owner, action: Apply) -> Trouble | None:
         kind, name = KINDS[action.kind], action.manifest["metadata"]["name"]
         body = deepcopy(action.manifest)
+        if action.observed is None and labels.FRONT in body["metadata"]["labels"]:
+            # The one child with a name that people choose too.  A Service of theirs need not
+            # contradict ours in any field, and an apply would then quietly make it ours.
+            try:
+                found = await self._api.get(kind, owner.namespace, name)
+            except NotFound:
+                pass
+            else:
+                return self._explain_found(owner, action, found)
         if action.observed is not None:
             metadata = action.observed["metadata"]
             body["metadata"]["uid"] = metadata["uid"]
@@ -92,9 +101,13 @@ class Applier:
             found = await self._api.get(kind, owner.namespace, name)
         except NotFound as error:
             raise Conflict(f"{action.kind} {name} came and went: reading again") from error
+        return self._explain_found(owner, action, found)
+
+    def _explain_found(self, owner: Owner, action: Apply, found: Obj) -> Trouble:
         if not is_owned(found, owner):
             return describe_foreign(action.kind, found, owner)
         self._caches[action.kind].upsert(found)
+        name = action.manifest["metadata"]["name"]
         raise Conflict(f"{action.kind} {name} was there already: reading again")
 
     async def _delete(self, owner: Owner, action: Delete) -> None:

@@ -40,6 +40,10 @@ logger = logging.getLogger(__name__)
 # Counts and wording may wait so long (product.md: "else at most once a minute").
 STATUS_SECONDS = 60.0
 
+# What was refused may be in nobody's watch (a foreign object, a quota, an admission policy), so that its
+# end makes no event: it is tried again.
+REFUSED_SECONDS = 15.0
+
 
 class Settings(Protocol):
     """What of the process' settings changes decisions."""
@@ -158,10 +162,16 @@ class ServiceReconciler:
                 obj = await self._write(obj, after, guard=False)
         touched |= set(used_versions(obj))
         also = tuple(Key(MODEL_VERSION, *name.split("/", 1)) for name in sorted(touched) if moved)
-        if moved or outcome.done:
+        if (moved or outcome.done) and outcome.trouble is None:
             return Result(0.0, also)
         wakes = [
-            seconds for seconds in (decided.requeue_after, wait or None) if seconds is not None
+            seconds
+            for seconds in (
+                decided.requeue_after,
+                wait or None,
+                REFUSED_SECONDS if outcome.trouble else None,
+            )
+            if seconds is not None
         ]
         return Result(min(wakes, default=None), also)
 

@@ -1,0 +1,1 @@
+"""The Sluice operator: ships machine-learning model versions safely."""
