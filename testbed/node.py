@@ -1,0 +1,85 @@
+"""The node tier: what makes a real node of this machine, in which order it starts and how it ends.
+
+The parts themselves are in ``nodespace``, ``cgroup``, ``containerd``, ``kubelet`` and ``addons``.
+"""
+
+import json
+
+from testbed import addons, build, cgroup, containerd, kubelet, netns, nodespace, packages, process
+from testbed.cluster import Cluster
+from testbed.errors import ClusterError
+from testbed.progress import Progress
+
+
+def components() -> list[str]:
+    """What has to be built for this tier, beside the control plane's."""
+    return ["kubernetes", "pause", "device-plugin", *addons.components()]
+
+
+def prepare(progress: Progress) -> None:
+    """See that this machine can be a node, before anything is built; installs missing packages."""
+    if not netns.is_root():
+        raise ClusterError(
+            "needs root for the node tier: sudo python -m testbed up --tier node, or TESTBED=kind"
+        )
+    kubelet.count_gpus()
+    packages.ensure(progress)
+
+
+def up(cluster: Cluster, progress: Progress) -> None:
+    """Join a real node to a running control plane; starts only what does not run."""
+    gpus = kubelet.count_gpus()
+    # Before anything of it exists, so that `down` looks for it.
+    cluster.remember("node", True)
+    programs = build.ensure(components(), progress)
+    build.link(programs, cluster.bin)
+    with progress.step("containerd"):
+        nodespace.make(cluster)
+        cgroup.make(cluster.name)
+        containerd.start(cluster, registries={addons.REGISTRY: addons.REGISTRY_URL})
+        containerd.import_pause(cluster, programs["pause"])
+    with progress.step("kubelet, kube-proxy, CoreDNS, metrics-server, registry"):
+        kubelet.start_kubelet(cluster, gpus=gpus)
+        kubelet.start_proxy(cluster)
+        kubelet.start_device_plugin(cluster, gpus=gpus)
+        addons.up(cluster)
+    with progress.step(f"node Ready with {gpus} {kubelet.GPU_RESOURCE}"):
+        process.wait_until(
+            lambda: _is_ready(cluster, gpus),
+            seconds=120,
+            interval=0.2,
+            what=f"node {kubelet.NODE} Ready (log: {cluster.logs / 'kubelet.log'})",
+        )
+        # The first rules of kube-proxy are there once a Service answers.
+        cluster.wait_for(f"tcp://{netns.DNS_SERVICE_ADDRESS}:53", what="kube-proxy")
+
+
+def down(cluster: Cluster) -> None:
+    """End the node and all its pods at once; nothing where there is none.
+
+    Works on what a killed run left as well: it goes by control group and socket, and asks no
+    kubelet.
+    """
+    if not netns.is_root():
+        return
+    for name in ("kubelet", "containerd"):
+        # First those that would start pods again.
+        if name in cluster.processes:
+            cluster.stop(name)
+    cgroup.kill(cluster.name)
+    containerd.kill_shims(cluster)
+    for name in ("device-plugin", "kube-proxy", *addons.components(), nodespace.HOLDER):
+        if name in cluster.processes:
+            cluster.stop(name)
+    cgroup.remove(cluster.name)
+    nodespace.remove(cluster)
+
+
+def _is_ready(cluster: Cluster, gpus: int) -> bool:
+    found = cluster.kubectl("get", "node", kubelet.NODE, "--ignore-not-found", "-o", "json").stdout
+    if not found:
+        return False
+    status = json.loads(found)["status"]
+    conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+    allocatable = status.get("allocatable", {}).get(kubelet.GPU_RESOURCE, "0")
+    return conditions.get("Ready") == "True" and allocatable == str(gpus)
