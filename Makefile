@@ -104,7 +104,7 @@ $(STAMP): pyproject.toml $(LOCKS)
 	echo "setup: Python environment in $(VENV)" >&2
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
-	$(VENV)/bin/uv pip sync --quiet --python $(PYTHON) $(LOCKS)
+	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(PYTHON) $(LOCKS)
 	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --no-deps --editable .
 	touch $@
 	echo "setup: done in $$((SECONDS - began)) s" >&2

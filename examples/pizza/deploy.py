@@ -96,12 +96,9 @@ def wait_ready(cluster: Cluster, namespace: str, version: str, timeout: int = 18
     """As a user waits: until this version is stable, and until the service is Ready."""
     for condition in (f"jsonpath={{.status.stable.version}}={version}", "condition=Ready"):
         cluster.kubectl(
-            "wait",
-            f"--for={condition}",
-            f"{KIND}/{SERVICE}",
-            "-n",
-            namespace,
+            *("wait", f"--for={condition}", f"{KIND}/{SERVICE}", "-n", namespace),
             f"--timeout={timeout}s",
+            seconds=timeout + 10,
         )
 
 
