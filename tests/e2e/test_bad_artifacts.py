@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,55 +111,59 @@ def test_a_corrupt_byte_on_a_claim(stage: Stage, namespace: str, tmp_path: Path)
     shutil.rmtree(folder)
 
 
+NOWHERE = "sha256:" + "00" * 32
+
 CASES = {
-    "another version's digest": ("digest", "Stalled", "DigestMismatch", ["sha256:"]),
-    "nobody at the address": ("unreachable", "Reconciling", "Unreachable", ["https://127.0.0.1:9"]),
-    "no such tag": ("tag", "Reconciling", "NotFound", ["9.9.9"]),
+    # name: type, reason, words of the message
+    "a digest that nobody pushed": ("Stalled", "DigestMismatch", ["sha256:0000"]),
+    "nobody at the address": ("Reconciling", "Unreachable", ["https://127.0.0.1:9"]),
+    "no such tag": ("Reconciling", "NotFound", ["9.9.9"]),
     "more GPUs than any node has": (
-        "gpus",
         "Reconciling",
         "WaitingForCapacity",
         ["Insufficient nvidia.com/gpu"],
     ),
-    "an image that is not there": ("image", "Reconciling", "", ["not-there"]),
+    "an image that is not there": ("Reconciling", "ImagePullBackOff", ["not-there"]),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_is_wrong_is_said(stage: Stage, namespace: str, name: str) -> None:
-    what, type_, reason, words = CASES[name]
-    cluster = stage.cluster
+def make_wrong(name: str, stage: Stage) -> list[dict[str, Any]]:
+    """ModelVersion and InferenceService with one thing wrong."""
     version = change_version("1.0.0")
     image = stage.image
-    match what:
-        case "digest":
-            version = change_version("1.0.0", digest=stage.digests["1.1.0"])
-        case "unreachable":
+    match name:
+        case "a digest that nobody pushed":
+            version = change_version("1.0.0", digest=NOWHERE)
+        case "nobody at the address":
             version = change_version("1.0.0", uri="https://127.0.0.1:9/models/")
-        case "tag":
+        case "no such tag":
             uri = str(version["spec"]["artifact"]["uri"]).rpartition(":")[0] + ":9.9.9"
-            version = change_version("1.0.0", uri=uri)
-        case "gpus":
+            version = change_version("1.0.0", uri=uri, digest=NOWHERE)
+        case "more GPUs than any node has":
             version["spec"]["requirements"]["gpu"]["count"] = 16
-        case "image":
+        case "an image that is not there":
             image = "registry.testbed:5000/sluice/not-there:1"
-    apply(cluster, namespace, version, json.loads(deploy.make_service("1.0.0", image, replicas=1)))
+    return [version, json.loads(deploy.make_service("1.0.0", image, replicas=1))]
 
-    if reason:
-        found = wait_condition(cluster, namespace, type_, reason)
-    else:
-        found = deploy.wait_for(
-            lambda: _find_image_trouble(cluster, namespace), 120, "the kubelet's words on the image"
-        )
+
+@pytest.fixture(scope="module")
+def wrong(stage: Stage) -> Iterator[dict[str, str]]:
+    """A namespace for each case; all go wrong side by side, because each takes its time."""
+    namespaces = {name: f"e2e-wrong-{number}" for number, name in enumerate(CASES)}
+    for name, namespace in namespaces.items():
+        deploy.make_namespace(stage.cluster, namespace)
+        apply(stage.cluster, namespace, *make_wrong(name, stage))
+    yield namespaces
+    stage.cluster.kubectl("delete", "namespace", "--wait=false", *namespaces.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_wrong_is_said(stage: Stage, wrong: dict[str, str], name: str) -> None:
+    type_, reason, words = CASES[name]
+
+    found = wait_condition(stage.cluster, wrong[name], type_, reason)
+    ready = wait_condition(stage.cluster, wrong[name], "Ready", reason)
+
     for word in words:
         assert word in found["message"], found
-    ready = wait_condition(cluster, namespace, "Ready", found["reason"])
     assert ready["status"] == ("False" if type_ == "Stalled" else "Unknown")
-
-
-def _find_image_trouble(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
-    answer = cluster.kubectl("get", deploy.KIND, deploy.SERVICE, "-n", namespace, "-o", "json")
-    for item in json.loads(answer.stdout).get("status", {}).get("conditions", []):
-        if item["type"] == "Reconciling" and item["reason"] in {"ErrImagePull", "ImagePullBackOff"}:
-            return dict(item)
-    return None

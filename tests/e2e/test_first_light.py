@@ -142,4 +142,4 @@ def served(stage: Stage) -> Any:
     url = deploy.find_address(stage.cluster, namespace)
     deploy.wait_answer(stage.cluster, url, stage.scene)
     yield url
-    stage.cluster.kubectl("delete", "namespace", namespace, "--wait=true", seconds=180)
+    stage.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
