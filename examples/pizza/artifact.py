@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
-from sluice_inference.artifact.manifest import MANIFEST, compute_digest, make_manifest
-from sluice_inference.models.spatial import SpatialDualEncoder
 from tokenizers import Tokenizer
 
 from examples.pizza.dataset import Dataset
@@ -24,6 +22,8 @@ from examples.pizza.export import export_graphs
 from examples.pizza.scenes import LABELS, write_prompt
 from examples.pizza.training import encode_images
 from examples.pizza.vocabulary import encode_texts
+from sluice_inference.artifact.manifest import MANIFEST, compute_digest, make_manifest
+from sluice_inference.models.spatial import SpatialDualEncoder
 
 GOLDEN_IMAGES = 6
 GOLDEN_TEXTS = 4

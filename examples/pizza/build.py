@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from sluice_inference.models.spatial import SpatialDualEncoder
 
 from examples.pizza.artifact import write_artifact
 from examples.pizza.dataset import HOLDOUT_SIZE, Dataset, make_dataset
@@ -30,6 +29,7 @@ from examples.pizza.training import (
 )
 from examples.pizza.versions import RECIPES, Recipe
 from examples.pizza.vocabulary import encode_texts, make_tokenizer
+from sluice_inference.models.spatial import SpatialDualEncoder
 
 PROCESSES = 2  # that render, and then train: one the versions, one the ablation
 _TIMED_IMAGES = 200

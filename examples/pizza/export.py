@@ -14,10 +14,10 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from sluice_inference.models.spatial import SpatialDualEncoder
 from torch import Tensor, nn
 
 from examples.pizza.training import encode_images
+from sluice_inference.models.spatial import SpatialDualEncoder
 
 OPSET = 18
 MIN_COSINE = 0.9999  # float32, torch against ONNX Runtime

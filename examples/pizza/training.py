@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sluice_inference.models.spatial import SpatialDualEncoder
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from examples.pizza.dataset import Dataset
 from examples.pizza.scenes import LABELS, SIZE
 from examples.pizza.versions import ARCHITECTURE, DIMENSION, SPACE, TASKS, Budget
 from examples.pizza.vocabulary import MAX_LENGTH, PAD_ID
+from sluice_inference.models.spatial import SpatialDualEncoder
 
 THREADS = 1  # part of the result: another number of threads adds up in another order
 _TEMPERATURE = 0.07

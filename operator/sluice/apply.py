@@ -16,7 +16,7 @@ from sluice.plan import Action, Apply, Delete, is_satisfied
 from sluice.resources.metadata import Owner
 from sluice.runtime.api import Api
 from sluice.runtime.kinds import Obj
-from sluice.world import DEPLOYMENT, Trouble
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,9 @@ class Applier:
         try:
             # What we believe absent is made without force: over somebody's object that is a conflict.
             answer = await self._api.apply(kind, body, force=action.observed is not None)
-            if not is_satisfied(action.manifest, answer):
+            # A record is never replaced: its data are immutable byte by byte, in the order in which
+            # an apply once stored them, and nothing else in it is worth it.
+            if action.kind != CONTROLLER_REVISION and not is_satisfied(action.manifest, answer):
                 answer = await self._api.replace(kind, _make_replacement(action.manifest, answer))
         except Conflict:
             if action.observed is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import kopf
 from kubernetes.aio.client import Configuration
+
 from sluice.runtime.kinds import Obj
 from sluice.runtime.pump import Intake
 

@@ -131,7 +131,9 @@ def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | Non
         return None, Trouble("VersionRetired", message, permanent=True)
     if known := world.revisions.get(revision):
         # The spec has the inputs of a record that somebody deleted; what runs has the template.
-        return known if CONTROLLER_REVISION in known.children else replace(known, inputs=inputs), None
+        if CONTROLLER_REVISION not in known.children:
+            known = replace(known, inputs=inputs)
+        return known, None
     return (
         RevisionView(
             hash=revision,

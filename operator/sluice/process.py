@@ -15,6 +15,7 @@ from typing import Protocol
 
 import kopf
 from kubernetes.aio.client import Configuration
+
 from sluice import handlers
 from sluice.errors import ApiError, UserError
 from sluice.runtime.api import Api

@@ -23,7 +23,7 @@ from sluice.caches import (
     used_versions,
     version_key,
 )
-from sluice.errors import UserError
+from sluice.errors import Conflict, Forbidden, NotFound, UserError
 from sluice.observe import observe
 from sluice.plan import Action, Apply, Plan, plan
 from sluice.rollout.cursor import State
@@ -70,10 +70,27 @@ def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> App
     return Application(
         kinds=make_pumps(caches),
         reconcile={
-            INFERENCE_SERVICE: services.reconcile,
-            MODEL_VERSION: versions.reconcile,
+            INFERENCE_SERVICE: spare_the_dying(services.reconcile),
+            MODEL_VERSION: spare_the_dying(versions.reconcile),
         },
     )
+
+
+def spare_the_dying(reconcile: Reconcile) -> Reconcile:
+    """An object or a namespace that goes away amid a pass is no failure of ours."""
+
+    async def run(key: Key) -> Result:
+        try:
+            return await reconcile(key)
+        except NotFound as error:
+            raise Conflict(f"{key} goes away: {error.message}") from error
+        except Forbidden as error:
+            if not error.has_cause("NamespaceTerminating"):
+                raise
+            logger.debug("the namespace goes away", extra={"key": str(key)})
+            return Result()
+
+    return run
 
 
 class StatusWriter:

@@ -62,7 +62,8 @@ def summarize(world: World, plan: Plan, trouble: Trouble | None, now: datetime) 
     if cursor.stable in views:
         status["stable"] = _make_track(views[cursor.stable], serving)
     if cursor.revision != cursor.stable and cursor.revision in views:
-        status["candidate"] = _make_track(views[cursor.revision], serving)
+        # Before there is a stable revision nobody is served, whatever the front Service selects.
+        status["candidate"] = _make_track(views[cursor.revision], serving if cursor.stable else "")
     if history := _make_history(world, cursor, views, now):
         status["history"] = history
     return status
@@ -136,7 +137,7 @@ def _judge_rollout(world: World, plan: Plan, cursor: Cursor) -> Judgement:
     version = candidate.version if candidate else cursor.revision
     match cursor.state:
         case State.PROGRESSING:
-            return _judge_progressing(plan, cursor, candidate)
+            return _judge_progressing(plan, cursor, candidate, views.get(cursor.stable))
         case State.FAILED:
             return Judgement(
                 "False", cursor.reason, f"{version}: {cursor.message}", "Failed", stalled=True
@@ -162,8 +163,14 @@ def _judge_rollout(world: World, plan: Plan, cursor: Cursor) -> Judgement:
             return _judge_steady(world, views.get(cursor.stable), version)
 
 
-def _judge_progressing(plan: Plan, cursor: Cursor, candidate: RevisionView | None) -> Judgement:
+def _judge_progressing(
+    plan: Plan, cursor: Cursor, candidate: RevisionView | None, stable: RevisionView | None
+) -> Judgement:
     version = candidate.version if candidate else cursor.revision
+    if stable is not None and stable.version != version:
+        version = f"{stable.version} -> {version}"
+    elif stable is not None:
+        version = f"{version} with a changed runtime"
     pods = [pod for pod in candidate.pods if not pod.terminating] if candidate else []
     doomed = next((pod.trouble for pod in pods if pod.trouble and pod.trouble.permanent), None)
     if doomed:

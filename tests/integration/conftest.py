@@ -43,8 +43,14 @@ def plane(cluster: Cluster) -> Iterator[Plane]:
 
 
 @pytest.fixture(scope="session")
+def whole_audit(cluster: Cluster) -> AuditLog:
+    """What the operator asked of the API server since these tests began."""
+    return AuditLog(cluster.audit_log, USER)
+
+
+@pytest.fixture(scope="session")
 def installed_operator(
-    cluster: Cluster, plane: Plane, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, whole_audit: AuditLog, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
     """The operator with the rights of config/rbac; use `operator`, which sees to it that it runs."""
     folder = tmp_path_factory.mktemp("operator")
@@ -74,9 +80,11 @@ def space(plane: Plane, operator: OperatorProcess) -> Iterator[Space]:
     def look(_: str, obj: Obj) -> None:
         wrong.extend(find_contradictions(obj))
 
-    with plane.following("InferenceService", space.name, look):
-        yield space
-    space.remove()
+    try:
+        with plane.following("InferenceService", space.name, look):
+            yield space
+    finally:
+        space.remove()
     assert wrong == []
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config
+
 from sluice.api.conditions import PENDING_CONDITIONS
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.kinds import KINDS, KindDefinition
 from sluice.api.modelversion import ModelVersion
 from sluice.api.structural import walk_fields
-
 from testbed.cluster import Cluster
 from tests.samples.catalog import Sample, load_samples
 

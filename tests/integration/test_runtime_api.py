@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from sluice.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from sluice.runtime.api import Api
 from sluice.runtime.audit import Auditor
@@ -16,7 +17,6 @@ from sluice.runtime.metrics import Metrics
 from sluice.runtime.pump import Pump
 from sluice.runtime.queue import Queue
 from sluice.runtime.recorder import EVENT, Recorder
-
 from testbed.cluster import Cluster
 from tests.integration.waiting import wait_until
 

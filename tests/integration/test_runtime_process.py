@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
 from sluice.errors import Conflict, NotFound
 from sluice.runtime.api import Api
 from sluice.runtime.clock import LoopClock
@@ -21,7 +22,6 @@ from sluice.runtime.connection import load_connection
 from sluice.runtime.kinds import Kind, Obj
 from sluice.runtime.lease import LEASE
 from sluice.runtime.metrics import Metrics
-
 from testbed.cluster import Cluster
 from tests.integration.waiting import wait_until
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from sluice.api.generate import make_schema
 from sluice.api.kinds import KINDS
 

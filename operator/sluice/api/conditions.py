@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
+
 from sluice.api.base import Form, Model
 from sluice.api.scalars import MAX_GENERATION, TEXT_LIMIT, Text, Timestamp
 

@@ -6,6 +6,7 @@ What a variable means is said in docs/contract.md and by the inference image.
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
+
 from sluice.api.base import Form, Model, Rule, cel_list
 from sluice.api.scalars import EnvName, ObjectName
 

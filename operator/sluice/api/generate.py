@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+
 from sluice import names
 from sluice.api.base import JSON
 from sluice.api.fieldtable import replace_table

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field
+
 from sluice.api.base import DEFAULT_EMPTY, JSON, LIST_ATOMIC, Model, Rule, list_map
 from sluice.api.conditions import Condition
 from sluice.api.metadata import Resource, parse_resource

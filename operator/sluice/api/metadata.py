@@ -6,6 +6,7 @@ It must not know a kind's spec.
 from typing import TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
+
 from sluice.api.base import JSON, Model
 from sluice.errors import UserError
 

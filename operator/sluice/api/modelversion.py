@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
+
 from sluice.api.base import JSON, LIST_ATOMIC, LIST_SET, Form, Model, Rule, list_map
 from sluice.api.conditions import Condition
 from sluice.api.metadata import Resource, parse_resource

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import Field
+
 from sluice.api.base import Model, Opaque, Rule
 from sluice.api.scalars import LabelValue, QualifiedName
 

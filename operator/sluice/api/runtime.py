@@ -7,6 +7,7 @@ setting and the operator's never fight over one name.
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
+
 from sluice.api.base import LIST_ATOMIC, Form, Model, Rule, list_map
 from sluice.api.environment import EnvVar
 from sluice.api.modelversion import SecretRef

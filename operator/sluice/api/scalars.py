@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
+
 from sluice.api.base import Form, Rule
 
 DNS_LABEL_PATTERN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"

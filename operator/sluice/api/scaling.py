@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
+
 from sluice.api.base import LIST_ATOMIC, OPTIONAL, Model, Rule, list_map
 
 MAX_REPLICAS = 1000

@@ -9,6 +9,7 @@ from types import UnionType
 from typing import get_args, get_origin
 
 from pydantic import BaseModel
+
 from sluice.api.base import JSON, OPTIONAL_MARK, VALIDATIONS, Model, Rule
 
 _ORDER = (

@@ -6,6 +6,7 @@ The sources' own fields pass through as they are: core/v1 says what is in them.
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
+
 from sluice.api.base import Form, Model, Opaque, Rule, cel_list
 from sluice.api.scalars import NO_PARENT, Label
 

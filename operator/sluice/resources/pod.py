@@ -104,6 +104,9 @@ def _make_fetch(inputs: Inputs) -> Manifest:
             artifact["digest"],
             "--into",
             MODEL_PATH,
+            # The kubelet tries again too, and people read what is wrong only when a try has ended.
+            "--retry-seconds",
+            "20",
         ],
         "command": ["sluice-inference"],
         "env": [

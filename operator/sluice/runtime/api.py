@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
+
 from sluice.errors import NotFound, Transient
 from sluice.runtime.answers import make_error
 from sluice.runtime.bucket import Bucket

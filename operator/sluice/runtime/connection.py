@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
+
 from sluice.errors import UserError
 
 

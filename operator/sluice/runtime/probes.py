@@ -6,6 +6,7 @@ Answers from what others measure; measures only the event loop's lag. No side ef
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
+
 from sluice.runtime.clock import Clock
 from sluice.runtime.metrics import CONTENT_TYPE, Metrics
 

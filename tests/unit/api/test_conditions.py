@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+
 from sluice.api.conditions import (
     PENDING_CONDITIONS,
     Condition,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from sluice.api import fieldtable
 from sluice.api.generate import main, make_crd, make_files
 from sluice.api.kinds import KINDS, KindDefinition

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
 from sluice.errors import UserError

@@ -3,10 +3,10 @@
 import re
 
 import pytest
+
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
 from sluice.errors import UserError
-
 from tests.samples.catalog import Sample, list_constraints, load_samples
 
 PARSERS = {"ModelVersion": ModelVersion.parse, "InferenceService": InferenceService.parse}

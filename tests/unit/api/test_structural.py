@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field
+
 from sluice.api.base import LIST_ATOMIC, LIST_SET, OPTIONAL, Form, Model, Rule
 from sluice.api.generate import make_schema
 from sluice.api.kinds import KINDS

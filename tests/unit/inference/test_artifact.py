@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from sluice_inference.artifact.credentials import Access
 from sluice_inference.artifact.errors import ArtifactError, make_http_error
 from sluice_inference.artifact.fetch import Retry, fetch_artifact

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
+
 from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload
 from sluice_inference.engine.bisect import run_isolated
 from sluice_inference.engine.engine import Engine

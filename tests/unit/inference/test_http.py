@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+
 from sluice_inference.engine.engine import Engine
 from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
 from sluice_inference.errors import RequestError
 from sluice_inference.imaging.decode import decode_image
 from sluice_inference.imaging.sniff import read_header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sluice_inference.lifecycle import Lifecycle, State, Traffic, is_drained
 
 LIFE = [State.LOADING, State.WARMING, State.READY, State.DRAINING, State.STOPPED]

@@ -13,6 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
 from sluice_inference.artifact.push import write_manifest
 from sluice_inference.engine.backend import Kind, Output
 from sluice_inference.errors import LoadError, RunError
@@ -21,9 +25,6 @@ from sluice_inference.models.onnx_backend import OnnxBackend
 from sluice_inference.models.outputs import compute_softmax, make_outputs, normalise
 from sluice_inference.models.registry import choose_backend, make_backend
 from sluice_inference.settings import read_settings
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 SIZE = 8
 TASKS = ["ImageEmbedding", "TextEmbedding", "Classification"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from sluice_inference.artifact.credentials import Access, read_access
 from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.registry import Registry

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from sluice_inference.errors import SettingsError
 from sluice_inference.settings import count_cpus, read_settings
 

@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from sluice_inference.artifact.credentials import Access
 from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.fetch import Retry, fetch_artifact

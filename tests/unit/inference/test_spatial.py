@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from sluice_inference.models.spatial import SemanticTower, SpatialDualEncoder, normalize
 
 CONFIG: dict[str, Any] = {

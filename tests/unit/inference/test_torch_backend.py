@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
 from sluice_inference.engine.backend import Kind, Output
 from sluice_inference.errors import LoadError
 from sluice_inference.models.spatial import SpatialDualEncoder
 from sluice_inference.models.torch_backend import TorchBackend
 from sluice_inference.settings import read_settings
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 SIZE = 32
 CONFIG: dict[str, Any] = {

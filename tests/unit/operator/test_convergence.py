@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sluice.world import DEPLOYMENT, HPA, PDB, SERVICE
 
+from sluice.world import DEPLOYMENT, HPA, PDB, SERVICE
 from tests.builders import inference_service, model_version
 from tests.simulation import Simulation
 

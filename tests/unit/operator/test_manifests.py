@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
 from sluice.plan import Apply, plan
 from sluice.resources.metadata import Owner
 from sluice.world import Policy, World
-
 from tests.builders import ServiceBuilder, VersionBuilder, inference_service, model_version
 
 GOLDEN = Path(__file__).parents[2] / "golden"

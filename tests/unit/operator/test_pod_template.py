@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
 from sluice.resources.pod import make_pod_template
 from sluice.resources.revision import make_inputs
-
 from tests.builders import ServiceBuilder, VersionBuilder, inference_service, model_version
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from sluice.pods import find_trouble, project_pod, read_verdict, view_pod
 from sluice.world import Trouble
 

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+
 from sluice.quantity import is_same_quantity, parse_quantity
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from sluice.apply import Applier
 from sluice.caches import INFERENCE_SERVICE, MODEL_VERSION, Caches
 from sluice.errors import ApiError, Cause, Conflict, Forbidden, Invalid, NotFound
@@ -16,7 +17,6 @@ from sluice.reconcilers import (
 from sluice.runtime.kinds import Key, Kind, Obj
 from sluice.runtime.workers import Result
 from sluice.world import Policy
-
 from tests.builders import inference_service, model_version
 
 KEY = Key(INFERENCE_SERVICE, "vision", "pizza")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from sluice.rollout.cursor import Cursor, CursorError, State, load_cursor
 from sluice.rollout.rolling_update import Sight, Track, advance, begin, wake_after
 

@@ -11,8 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from sluice_inference.artifact.manifest import verify_folder
-from sluice_inference.models.spatial import SpatialDualEncoder
 from tokenizers import Tokenizer
 
 from examples.pizza.artifact import GOLDEN_IMAGES, choose_golden, write_artifact
@@ -27,6 +25,8 @@ from examples.pizza.export import (
 from examples.pizza.scenes import LABELS, Split, write_prompt
 from examples.pizza.training import encode_images, make_config, reproducible
 from examples.pizza.vocabulary import encode_texts, make_tokenizer
+from sluice_inference.artifact.manifest import verify_folder
+from sluice_inference.models.spatial import SpatialDualEncoder
 
 
 class Made(NamedTuple):

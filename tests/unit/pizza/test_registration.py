@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sluice.api.modelversion import ModelVersion
 
 from examples.pizza.registration import make_modelversion, write_modelversion
 from examples.pizza.versions import RECIPES, Recipe
+from sluice.api.modelversion import ModelVersion
 
 DIGEST = "sha256:" + "0f" * 32
 

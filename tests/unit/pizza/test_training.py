@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sluice_inference.models.spatial import SpatialDualEncoder
 
 from examples.pizza.dataset import Dataset, make_dataset
 from examples.pizza.scenes import LABELS, Split, write_prompt
 from examples.pizza.training import make_config, measure_accuracy, reproducible, train_model
 from examples.pizza.versions import RECIPES, Budget
 from examples.pizza.vocabulary import encode_texts, make_tokenizer
+from sluice_inference.models.spatial import SpatialDualEncoder
 
 BUDGET = Budget(scenes=24, epochs=1, batch=12, learning_rate=3e-3, seed=4)
 PROMPTS = [write_prompt(label) for label in LABELS]

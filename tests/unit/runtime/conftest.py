@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
+
 from sluice.runtime.metrics import Metrics
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

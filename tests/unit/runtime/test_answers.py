@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from sluice import errors
 from sluice.runtime.answers import make_error, parse_retry_after
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
+
 from sluice.errors import Conflict, Transient
 from sluice.runtime.api import ATTEMPTS, Api
 from sluice.runtime.bucket import Bucket

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+
 from sluice.errors import Gone, Transient
 from sluice.runtime.api import Api, Page
 from sluice.runtime.audit import DEAF_AFTER, Auditor

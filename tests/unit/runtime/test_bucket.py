@@ -2,6 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from sluice.runtime.bucket import Bucket
 
 

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from sluice.runtime.cache import TOMBSTONE_SECONDS, Cache
 from sluice.runtime.kinds import Kind, Obj
 

@@ -4,6 +4,7 @@ from typing import Any
 import kopf
 import pytest
 from kubernetes.aio.client import Configuration
+
 from sluice.handlers import Backoffs, build, make_credentials
 from sluice.runtime.cache import Cache
 from sluice.runtime.kinds import Kind

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sluice.errors import UserError
 from sluice.runtime import identity
 from sluice.runtime.identity import claim_identity

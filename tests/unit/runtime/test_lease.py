@@ -3,6 +3,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from sluice.errors import AlreadyExists, Conflict, NotFound, Transient
 from sluice.runtime.kinds import Kind, Obj
 from sluice.runtime.lease import Elector, LeaseTimes

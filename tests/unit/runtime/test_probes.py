@@ -2,6 +2,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from sluice.runtime.metrics import Metrics
 from sluice.runtime.probes import LoopMonitor, Probes
 

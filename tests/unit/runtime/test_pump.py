@@ -2,6 +2,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
 from sluice.runtime.cache import Cache
 from sluice.runtime.kinds import Key, Kind, Obj
 from sluice.runtime.metrics import Metrics

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sluice.runtime.clock import LoopClock
 from sluice.runtime.kinds import Key
 from sluice.runtime.metrics import Metrics

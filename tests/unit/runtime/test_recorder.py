@@ -2,6 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from sluice.errors import AlreadyExists, Invalid, Transient
 from sluice.runtime import recorder as recording
 from sluice.runtime.kinds import Kind, Obj

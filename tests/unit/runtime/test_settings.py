@@ -2,6 +2,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+
 from sluice.errors import UserError
 from sluice.settings import FIELDS, add_flags, load_settings
 

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from sluice.errors import Conflict, Forbidden, Invalid, SluiceError, Transient
 from sluice.runtime.kinds import Key
 from sluice.runtime.metrics import Metrics

@@ -1,0 +1,170 @@
+"""The operator as a process of its own, with the rights of `config/rbac` and no others.
+
+For integration tests and benchmarks.  It starts, kills and watches the process; what the operator
+should do is the tests' business.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from testbed.cluster import Cluster
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMESPACE = "sluice-system"
+USER = f"system:serviceaccount:{NAMESPACE}:sluice-operator"
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def install(cluster: Cluster) -> None:
+    """CRDs, namespace and rights, as `config/` has them."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds"))
+    cluster.kubectl("apply", "-f", str(ROOT / "config" / "operator" / "namespace.yaml"))
+    cluster.kubectl("apply", "-n", NAMESPACE, "-k", str(ROOT / "config" / "rbac"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+
+def write_kubeconfig(cluster: Cluster, path: Path) -> Path:
+    """A kubeconfig of the operator's ServiceAccount: the administrator's, with another user."""
+    token = cluster.kubectl(
+        "create", "token", "sluice-operator", "-n", NAMESPACE, "--duration=24h"
+    ).stdout.strip()
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+class OperatorProcess:
+    """One operator; `source` is the folder with its package, options are its flags."""
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        source: Path = ROOT / "operator",
+        **options: str | float,
+    ) -> None:
+        self._kubeconfig = kubeconfig
+        self._folder = folder
+        self._source = source
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._runs = 0
+        self.log = folder / "operator.log"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the operator was not started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def use(self, source: Path) -> None:
+        """Run another copy of the code from the next start on."""
+        self._source = source
+
+    def with_options(self, **options: str | float) -> "OperatorProcess":
+        """Another process of the same user and code, with other flags besides."""
+        return OperatorProcess(
+            self._kubeconfig, self._folder, self._source, **{**self._options, **options}
+        )
+
+    def start(self) -> None:
+        """Start; returns at once."""
+        assert not self.is_running, "the operator is running already"
+        self._runs += 1
+        self.log = self._folder / f"operator-{self._runs}.log"
+        flags = {
+            "kubeconfig": str(self._kubeconfig),
+            "namespace": NAMESPACE,
+            "probe_host": "127.0.0.1",
+            "probe_port": 0,
+            "log_format": "json",
+            **self._options,
+        }
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        # Its own folder for identities: another operator of this machine is no concern of this one.
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("SLUICE_")
+        } | {"PYTHONPATH": str(self._source), "XDG_RUNTIME_DIR": str(self._folder)}
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sluice", "run", *arguments],
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+
+    def wait_until_working(self, seconds: float = 60.0) -> None:
+        """Return once its caches are in step and it has the lease."""
+
+        def is_working() -> bool:
+            assert self.is_running, f"the operator ended: {self.tail()}"
+            return any(line.get("message") == "working" for line in self.lines())
+
+        wait_for(is_working, what="the operator works", seconds=seconds)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, as a kubelet does; its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        if self.is_running:
+            self._process.send_signal(number)
+        code = self._process.wait(20)
+        self._process = None
+        return code
+
+    def restart(self) -> None:
+        """Stop, start, and wait until it works."""
+        self.stop()
+        self.start()
+        self.wait_until_working()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log so far."""
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # being written, or not the logger's
+            if isinstance(entry, dict):
+                found.append(entry)
+        return found
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time since its start."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+    def memory_mb(self, field: str = "VmRSS") -> float:
+        """VmRSS, or VmHWM for its peak, in MiB."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError(f"{field} is not in /proc/{self.pid}/status")
