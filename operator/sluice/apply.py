@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sluice import labels, names
 from sluice.caches import KINDS, Caches
-from sluice.errors import Conflict, Invalid, NotFound
+from sluice.errors import ApiError, Conflict, Invalid, NotFound
 from sluice.observe import describe_foreign, is_owned
 from sluice.plan import Action, Apply, Delete, is_satisfied
 from sluice.resources.metadata import Owner
@@ -23,10 +23,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a plan's actions."""
+    """What came of a plan's actions.
+
+    `trouble` is a refusal that only a person ends; `error` one to be raised again once what was done
+    has been told.
+    """
 
     done: list[Action] = field(default_factory=list)
     trouble: Trouble | None = None
+    error: ApiError | None = None
 
 
 class Applier:
@@ -41,15 +46,18 @@ class Applier:
         """Each action in order; the first refusal ends it, and the rest is left for the next time."""
         outcome = Outcome()
         for action in actions:
-            match action:
-                case Apply():
-                    if self._is_settled(action):
-                        continue
-                    outcome.trouble = await self._apply(owner, action)
-                    if outcome.trouble is not None:
-                        return outcome
-                case Delete():
-                    await self._delete(owner, action)
+            if isinstance(action, Apply) and self._is_settled(action):
+                continue
+            try:
+                match action:
+                    case Apply():
+                        outcome.trouble = await self._apply(owner, action)
+                    case Delete():
+                        await self._delete(owner, action)
+            except ApiError as error:
+                outcome.error = error
+            if outcome.trouble is not None or outcome.error is not None:
+                return outcome
             outcome.done.append(action)
         return outcome
 

@@ -88,7 +88,7 @@ def used_versions(service: Obj) -> list[str]:
     status = service.get("status") or {}
     used = [(wanted.get("name", ""), wanted.get("version", ""))]
     used += [
-        (status[track]["model"], status[track]["version"])
+        (status[track].get("model", ""), status[track].get("version", ""))
         for track in ("stable", "candidate")
         if track in status
     ]

@@ -169,6 +169,8 @@ class ServiceReconciler:
             obj = await self._write(obj, after, guard=True)
         outcome = await self._applier.carry_out(world.owner, decided.actions)
         self._tell_repairs(obj, world, outcome.done, moved=moved)
+        if outcome.error is not None:
+            raise outcome.error
         world = observe(self._caches, obj)
         after = status.summarize(world, decided, outcome.trouble, now)
         wait = 0.0

@@ -54,6 +54,7 @@ def test_the_conditions_tell_a_story(space: Space) -> None:
     }
     assert "candidate" not in status
     assert status["message"] == "1.0.0: 2/2 pods ready"
+    wait_for(lambda: space.events("Serving"), what="the event, which nothing waits for")
     assert space.events("Serving") == ["1.0.0: 2/2 pods ready"]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sluice import labels
 from sluice.apply import Applier
 from sluice.caches import INFERENCE_SERVICE, MODEL_VERSION, Caches
 from sluice.errors import ApiError, Cause, Conflict, Forbidden, Invalid, NotFound
@@ -33,6 +34,14 @@ class StillClock:
 class Silence:
     def event(self, *_: object) -> None:
         """Nobody listens."""
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def event(self, about: Obj, level: str, reason: str, note: str) -> None:
+        self.said.append((reason, note))
 
 
 class PlainApi:
@@ -76,13 +85,13 @@ class PlainApi:
         return obj | {"metadata": metadata | {"resourceVersion": str(self._version)}}
 
 
-def make_reconciler(api: PlainApi) -> tuple[ServiceReconciler, Caches]:
+def make_reconciler(api: PlainApi, heard: object = None) -> tuple[ServiceReconciler, Caches]:
     caches, clock = Caches(), StillClock()
     caches[INFERENCE_SERVICE].upsert(inference_service().obj())
     caches[MODEL_VERSION].upsert(model_version().obj())
     port: Any = api
     still: Any = clock
-    silence: Any = Silence()
+    silence: Any = heard or Silence()
     writer = StatusWriter(port, caches, still)
     return (
         ServiceReconciler(caches, Applier(port, caches), writer, silence, still, Policy()),
@@ -142,6 +151,44 @@ async def test_the_first_pass_writes_one_status() -> None:
     await reconciler.reconcile(KEY)
 
     assert [status["candidate"]["weight"] for status in api.statuses] == [0]
+
+
+async def test_a_repair_is_told_even_when_the_next_write_fails() -> None:
+    """A record is gone, and the Deployment has changed since we saw it: the pass ends in a conflict."""
+    api, heard = PlainApi(), Ear()
+    reconciler, caches = make_reconciler(api, heard)
+    await reconciler.reconcile(KEY)
+    (record,) = caches["ControllerRevision"].all()
+    (deployment,) = caches["Deployment"].all()
+    steady = status_of(caches) | {
+        "observedGeneration": 1,
+        "stable": {"revision": labels.revision_of(record)},
+        "rollout": {"state": "Complete", "revision": labels.revision_of(record)},
+    }
+    caches[INFERENCE_SERVICE].upsert(newer(inference_service().status(steady).obj()))
+    caches["ControllerRevision"].remove(newer(record))
+    caches["Deployment"].upsert(
+        newer({**deployment, "spec": {**deployment["spec"], "replicas": 0}})
+    )
+    api.refuses["Deployment"] = Conflict("changed", code=409)
+
+    with pytest.raises(Conflict, match="changed"):
+        await reconciler.reconcile(KEY)
+
+    assert [note for reason, note in heard.said if reason == "Repaired"] == [
+        f"ControllerRevision {record['metadata']['name']} was missing: made again"
+    ]
+
+
+def status_of(caches: Caches) -> dict[str, Any]:
+    obj = caches[INFERENCE_SERVICE].get("vision", "pizza")
+    assert obj is not None
+    return dict(obj["status"])
+
+
+def newer(obj: Obj) -> Obj:
+    metadata = {**obj["metadata"], "resourceVersion": "5000"}
+    return {**obj, "metadata": metadata}
 
 
 async def test_a_record_is_never_replaced() -> None:
