@@ -34,6 +34,7 @@ class Simulation:
         self.caches = Caches()
         self.now = START
         self.behaves: dict[str, str] = {}
+        self.short: dict[str, int] = {}  # of a version: how many of its pods may be ready at most
         self.log: list[str] = []
         self.events: list[str] = []
         self._version = 100
@@ -94,7 +95,7 @@ class Simulation:
         for deployment in self.caches[DEPLOYMENT].all():
             for number in range(deployment["spec"]["replicas"]):
                 name = f"{deployment['metadata']['name']}-{number}"
-                wanted[name] = self._make_pod(name, deployment)
+                wanted[name] = self._make_pod(name, deployment, number)
         for pod in list(self.caches["Pod"].all()):
             if pod["metadata"]["name"] not in wanted:
                 self.remove("Pod", pod["metadata"]["name"])
@@ -110,10 +111,12 @@ class Simulation:
                 self.put("EndpointSlice", made)
         return self._version != before
 
-    def _make_pod(self, name: str, deployment: dict[str, Any]) -> dict[str, Any]:
+    def _make_pod(self, name: str, deployment: dict[str, Any], number: int) -> dict[str, Any]:
         template = deployment["spec"]["template"]
         version = template["metadata"]["labels"][labels.VERSION]
         behaviour = self.behaves.get(version, "ready")
+        if number >= self.short.get(version, number + 1):
+            behaviour = "unschedulable"
         status: dict[str, Any] = {
             "phase": "Pending",
             "conditions": [
@@ -190,6 +193,13 @@ class Simulation:
         after = status.summarize(self.world(), decided, None, self.now)
         if after != self.status:
             yield from self._write_status(after)
+
+    def reconcile_all(self) -> Iterator[None]:
+        """One whole pass for each value drawn."""
+        while True:
+            for _ in self.reconcile():
+                pass
+            yield
 
     def _write_status(self, after: dict[str, Any]) -> Iterator[str]:
         yield self._note(f"status {after['phase']}")

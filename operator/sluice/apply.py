@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from sluice import labels, names
 from sluice.caches import KINDS, Caches
-from sluice.errors import ApiError, Conflict, Invalid, NotFound
+from sluice.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from sluice.observe import describe_foreign, is_owned
 from sluice.plan import Action, Apply, Delete, is_satisfied
 from sluice.resources.metadata import Owner
 from sluice.runtime.api import Api
 from sluice.runtime.kinds import Obj
-from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, Trouble
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, SERVICE, Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class Applier:
                     case Apply():
                         outcome.trouble = await self._apply(owner, action)
                     case Delete():
-                        await self._delete(owner, action)
+                        if not await self._delete(owner, action):
+                            continue
             except ApiError as error:
                 outcome.error = error
             if outcome.trouble is not None or outcome.error is not None:
@@ -72,12 +73,13 @@ class Applier:
             except NotFound:
                 pass
             else:
-                return self._explain_found(owner, action, found)
+                return await self._apply_found(owner, action, found)
         if action.observed is not None:
             metadata = action.observed["metadata"]
             body["metadata"]["uid"] = metadata["uid"]
-            if action.kind == DEPLOYMENT:
-                # It carries `replicas` as we saw them; an autoscaler may have moved them since.
+            if action.kind in {DEPLOYMENT, SERVICE}:
+                # A Deployment carries `replicas` as we saw them, and an autoscaler may have moved them
+                # since; a Service's selector must not be moved back from an old view of it.
                 body["metadata"]["resourceVersion"] = metadata["resourceVersion"]
         try:
             # What we believe absent is made without force: over somebody's object that is a conflict.
@@ -92,6 +94,11 @@ class Applier:
             return await self._explain_conflict(owner, action)
         except Invalid as error:
             return Trouble("ChildRefused", f"{action.kind} {name}: {error.message}", permanent=True)
+        except Forbidden as error:
+            if error.has_cause("NamespaceTerminating"):
+                raise
+            # A quota, a policy, or a right that we lack: none of them is for ever.
+            return Trouble("ChildRefused", f"{action.kind} {name}: {error.message}")
         self._settle(action, answer)
         self._caches[action.kind].upsert(answer)
         logger.info(
@@ -111,22 +118,26 @@ class Applier:
             found = await self._api.get(kind, owner.namespace, name)
         except NotFound as error:
             raise Conflict(f"{action.kind} {name} came and went: reading again") from error
-        return self._explain_found(owner, action, found)
+        return await self._apply_found(owner, action, found)
 
-    def _explain_found(self, owner: Owner, action: Apply, found: Obj) -> Trouble:
+    async def _apply_found(self, owner: Owner, action: Apply, found: Obj) -> Trouble | None:
+        """Somebody's, or ours without the labels by which it would be seen: those come back."""
         if not is_owned(found, owner):
             return describe_foreign(action.kind, found, owner)
-        self._caches[action.kind].upsert(found)
-        name = action.manifest["metadata"]["name"]
-        raise Conflict(f"{action.kind} {name} was there already: reading again")
+        return await self._apply(owner, Apply(action.kind, action.manifest, found))
 
-    async def _delete(self, owner: Owner, action: Delete) -> None:
+    async def _delete(self, owner: Owner, action: Delete) -> bool:
+        """Whether there was something to delete: what is on its way out already is left to it."""
         metadata = action.observed["metadata"]
         if "deletionTimestamp" in metadata:
-            return
+            return False
         try:
             await self._api.delete(
-                KINDS[action.kind], metadata["namespace"], metadata["name"], uid=metadata["uid"]
+                KINDS[action.kind],
+                metadata["namespace"],
+                metadata["name"],
+                uid=metadata["uid"],
+                resource_version=metadata["resourceVersion"],
             )
         except NotFound:
             logger.debug("gone already", extra={"child": f"{action.kind} {metadata['name']}"})
@@ -140,6 +151,7 @@ class Applier:
                 "why": action.why,
             },
         )
+        return True
 
     def _settle(self, action: Apply, answer: Obj) -> None:
         """Somebody else's admission webhook may rewrite what we apply, each time anew.

@@ -15,7 +15,15 @@ from sluice.errors import UserError
 from sluice.pods import view_pod
 from sluice.resources.metadata import Manifest, Owner
 from sluice.runtime.kinds import Obj
-from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, PodView, RevisionView, Trouble, World
+from sluice.world import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    SERVICE,
+    PodView,
+    RevisionView,
+    Trouble,
+    World,
+)
 
 
 def observe(caches: Caches, obj: Obj) -> World:
@@ -31,7 +39,7 @@ def observe(caches: Caches, obj: Obj) -> World:
         for child in caches[kind].by(BY_SERVICE, key):
             if not is_owned(child, owner):
                 foreign = foreign or describe_foreign(kind, child, owner)
-            elif labels.FRONT in child["metadata"].get("labels", {}):
+            elif kind == SERVICE and child["metadata"]["name"] == names.front_name(owner.name):
                 front = child
             elif revision := labels.revision_of(child):
                 children.setdefault(revision, {})[kind] = child
@@ -122,7 +130,9 @@ def _view_revision(
     any_child = record or next(iter(children.values()))
     found = any_child["metadata"].get("labels", {})
     data: dict[str, Any] = (record or {}).get("data") or {}
-    model, version = found.get(labels.MODEL, ""), found.get(labels.VERSION, "")
+    recorded = (data.get("inputs") or {}).get("model") or {}
+    model = recorded.get("name") or found.get(labels.MODEL, "")
+    version = recorded.get("version") or found.get(labels.VERSION, "")
     inputs = data.get("inputs") or {"model": {"name": model, "version": version}}
     template = data.get("template")
     if template is None:

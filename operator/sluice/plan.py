@@ -120,10 +120,11 @@ def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | Non
         )
         if is_stable:
             return stable, None
-        return None, Trouble("WaitingForVersion", message)
+        return None, world.invalid or Trouble("WaitingForVersion", message)
     inputs = make_inputs(service, version)
     revision = names.revision_hash(world.owner.name, labels.PRIMARY, inputs)
-    if version.spec.lifecycle == "Retired" and not (cursor and cursor.stable == revision):
+    begun = {cursor.stable, cursor.revision if cursor.is_moving else ""} if cursor else set()
+    if version.spec.lifecycle == "Retired" and revision not in begun:
         message = (
             f"ModelVersion {names.version_name(wanted.name, wanted.version)} is Retired: choose another "
             "version in spec.model.version, or set its spec.lifecycle to Active"
@@ -152,6 +153,11 @@ def front_revision(front: Manifest | None) -> str:
     """The revision that the front Service selects, or an empty string."""
     selector: Mapping[str, str] = ((front or {}).get("spec") or {}).get("selector") or {}
     return selector.get(labels.REVISION, "")
+
+
+def is_answering(revisions: Mapping[str, RevisionView], revision: str) -> bool:
+    """Whether a revision has a ready pod."""
+    return revision in revisions and revisions[revision].ready_replicas > 0
 
 
 def replica_bounds(world: World) -> tuple[int, int]:
@@ -238,6 +244,11 @@ def _plan_actions(
     serving = cursor.stable or cursor.revision
     if cursor.state is State.SWITCHING:
         serving = cursor.revision
+    selected = front_revision(world.front)
+    if is_answering(revisions, selected) and not is_answering(revisions, serving):
+        # Whatever led here (an old view, a state that nobody thought of): traffic is never taken
+        # from pods that answer to give it to none.
+        serving = selected
     if serving in revisions:
         yield from _wanted(SERVICE, make_front(world.owner, serving), world.front)
     if cursor.state is State.REJECTED:
@@ -309,7 +320,7 @@ def _plan_removals(
             continue
         # The autoscaler first, or it would scale what is being deleted.
         for kind in (HPA, DEPLOYMENT, SERVICE, PDB):
-            if kind in view.children:
+            if kind in view.children and "deletionTimestamp" not in view.children[kind]["metadata"]:
                 yield Delete(kind, view.children[kind], f"{view.version} is no longer needed")
     recorded = sorted(
         (view for view in world.revisions.values() if CONTROLLER_REVISION in view.children),

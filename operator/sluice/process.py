@@ -139,6 +139,7 @@ class Process:
         )
         self._missing: list[str] = ["not looked for yet"]
         self._served: list[Pump] = []
+        api.fence = lambda: elector.leading
         self._leading = asyncio.Event()
         self._synced = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -230,10 +231,24 @@ class Process:
 
     async def _open_gate(self) -> None:
         await self._synced.wait()
+        was_leading = self._leading.is_set()
         await self._leading.wait()
+        if not was_leading:
+            await self._refresh()
         logger.info("working", extra={"workers": self._settings.workers, "keys": len(self._queue)})
         self._workers.open()
         await asyncio.Event().wait()
+
+    async def _refresh(self) -> None:
+        """A standby's view may be old where a watch lags: it takes over from a list of now."""
+        while True:
+            try:
+                await asyncio.gather(*(self._auditor.refresh(pump.kind) for pump in self._served))
+            except ApiError as error:
+                logger.warning("cannot list", extra={"detail": error.message})
+                await self._clock.sleep(1.0)
+            else:
+                return
 
     def _report_end(self, tasks: Mapping[str, "asyncio.Task[object]"]) -> int:
         """Why it ends, as an exit code: 0 if it was asked to."""

@@ -102,12 +102,11 @@ class StatusWriter:
         self._clock = clock
         self._written: dict[str, float] = {}
 
-    async def write(self, kind: str, obj: Obj, after: Mapping[str, Any], *, guard: bool) -> Obj:
-        """Writes and gives back the object as it is now; with `guard` only over the version we saw."""
+    async def write(self, kind: str, obj: Obj, after: Mapping[str, Any]) -> Obj:
+        """Writes, only over the version that we saw, and gives back the object as it is now."""
         metadata = obj["metadata"]
-        body_metadata = {key: metadata[key] for key in ("name", "namespace", "uid")}
-        if guard:
-            body_metadata["resourceVersion"] = metadata["resourceVersion"]
+        guards = ("name", "namespace", "uid", "resourceVersion")
+        body_metadata = {key: metadata[key] for key in guards}
         body = {
             "apiVersion": KINDS[kind].api_version,
             "kind": kind,
@@ -166,7 +165,7 @@ class ServiceReconciler:
         if moved:
             # The cursor before its effects, and only over the status that it was decided from.
             after = status.summarize(world, decided, None, now)
-            obj = await self._write(obj, after, guard=True)
+            obj = await self._write(obj, after)
         outcome = await self._applier.carry_out(world.owner, decided.actions)
         self._tell_repairs(obj, world, outcome.done, moved=moved)
         if outcome.error is not None:
@@ -178,7 +177,7 @@ class ServiceReconciler:
         if after != before:
             wait = self._writer.wait(obj, urgent=status.is_urgent(before, after))
             if not wait:
-                obj = await self._write(obj, after, guard=False)
+                obj = await self._write(obj, after)
         touched |= set(used_versions(obj))
         also = tuple(Key(MODEL_VERSION, *name.split("/", 1)) for name in sorted(touched) if moved)
         if (moved or outcome.done) and outcome.trouble is None:
@@ -194,9 +193,9 @@ class ServiceReconciler:
         ]
         return Result(min(wakes, default=None), also)
 
-    async def _write(self, obj: Obj, after: status.Status, *, guard: bool) -> Obj:
+    async def _write(self, obj: Obj, after: status.Status) -> Obj:
         before = obj.get("status") or {}
-        written = await self._writer.write(INFERENCE_SERVICE, obj, after, guard=guard)
+        written = await self._writer.write(INFERENCE_SERVICE, obj, after)
         for event in status.tell(before, after):
             self._say(obj, event)
         return written
@@ -267,7 +266,7 @@ class VersionReconciler:
         wait = self._writer.wait(obj, urgent=version_status.is_urgent(before, after))
         if wait:
             return Result(wait)
-        await self._writer.write(MODEL_VERSION, obj, after, guard=False)
+        await self._writer.write(MODEL_VERSION, obj, after)
         return Result()
 
 

@@ -145,6 +145,8 @@ def _judge_rollout(world: World, plan: Plan, cursor: Cursor) -> Judgement:
         case State.SWITCHING:
             message = f"{version} is ready: moving traffic to it"
             return Judgement("Unknown", "RollingOut", message, "Progressing", reconciling=True)
+        case State.DRAINING if candidate is None or candidate.ready_replicas == 0:
+            return _judge_steady(world, candidate, version)
         case State.DRAINING:
             previous = views.get(cursor.previous)
             message = (

@@ -159,7 +159,7 @@ async def test_no_request_fails_when_a_pod_is_told_to_stop_under_load(tmp_path: 
             status, _ = await connection.ask("GET", "/ready")
             return status == 503 and not connection.is_open
 
-        await wait_until(is_unready, 1)
+        await wait_until(is_unready, 10)
         await asyncio.wait_for(asyncio.gather(*workers), 20)
         code = await asyncio.wait_for(process.wait(), 20)
     finally:

@@ -95,6 +95,18 @@ def test_children_and_pods_on_gpu_nodes(space: Space) -> None:
     assert space.child("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
 
+def test_a_behavior_may_leave_its_policies_to_kubernetes(space: Space) -> None:
+    """An HPA with an empty list of policies is refused; one without the list gets the defaults."""
+    window = {"scaleDown": {"stabilizationWindowSeconds": 60}}
+    space.register("1.0.0")
+    space.create(space.service().scales(1, 3, behavior=window))
+    space.wait_ready("1.0.0")
+    behavior = space.child("HorizontalPodAutoscaler")["spec"]["behavior"]
+
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 60
+    assert behavior["scaleDown"]["policies"]
+
+
 def check_pods(pods: list[Obj]) -> None:
     assert len(pods) == 2
     for pod in pods:

@@ -65,13 +65,14 @@ def take_out_foreign_owners(space: Space) -> None:
                 what=f"the foreign owner of {kind} is taken out",
             )
     # A record can't be replaced, its data are immutable: then the foreign owner stays, and no harm is done.
+    space.change({"rollout": {"deadline": "8s"}})
     space.move("1.1.0", BEHAVIOUR="never-ready")
     candidate = wait_for(lambda: space.status().get("candidate"), what="a candidate is there")
     name = f"pizza-{candidate['revision']}"
     wait_for(lambda: space.plane.get("ControllerRevision", space.name, name), what="its record")
     add_owner(space, "ControllerRevision", name)
-    space.change({"rollout": {"deadline": "2s"}})
     space.wait_condition("Stalled", "RolledBack")
+    space.change({"rollout": {"deadline": "20m"}})
 
     def is_marked() -> bool:
         record = space.plane.read("ControllerRevision", space.name, name)

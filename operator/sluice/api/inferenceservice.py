@@ -168,6 +168,12 @@ class RolloutStatus(Model):
     progress_time: Timestamp | None = Field(
         None, description="When it last made progress; spec.rollout.deadline counts from here."
     )
+    deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=86400,
+        description="spec.rollout.deadline as it was when the rollout began, in seconds.",
+    )
     progress_replicas: int | None = Field(
         None,
         ge=0,

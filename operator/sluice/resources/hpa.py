@@ -34,7 +34,7 @@ def make_hpa(
     }
     if scaling.behavior is not None:
         spec["behavior"] = scaling.behavior.model_dump(
-            mode="json", by_alias=True, exclude_none=True
+            mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
         )
     return make_manifest(
         "autoscaling/v2",

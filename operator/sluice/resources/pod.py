@@ -187,7 +187,11 @@ def _make_resources(inputs: Inputs) -> Manifest:
     requests |= asked.get("requests", {})
     limits |= asked.get("limits", {})
     if "memory" in limits and parse_quantity(requests["memory"]) > parse_quantity(limits["memory"]):
-        requests["memory"] = limits["memory"]
+        # One of the two was asked for and the other is a default: what was asked for wins.
+        if "memory" in asked.get("limits", {}):
+            requests["memory"] = limits["memory"]
+        else:
+            limits["memory"] = requests["memory"]
     if "cpu" in limits and "cpu" not in asked.get("requests", {}):
         requests["cpu"] = limits["cpu"]
     if gpu := _gpu(inputs):
@@ -271,12 +275,12 @@ def _make_affinity(asked: Manifest, gpu: Mapping[str, Any] | None) -> Manifest:
         )
     if not needed:
         return dict(asked)
-    node = dict(asked.get("nodeAffinity", {}))
-    required = node.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    node = dict(asked.get("nodeAffinity") or {})
+    required = node.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     terms = required.get("nodeSelectorTerms") or [{}]
     node["requiredDuringSchedulingIgnoredDuringExecution"] = {
         "nodeSelectorTerms": [
-            {**term, "matchExpressions": [*term.get("matchExpressions", []), *needed]}
+            {**term, "matchExpressions": [*(term.get("matchExpressions") or []), *needed]}
             for term in terms
         ]
     }

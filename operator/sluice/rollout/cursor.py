@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sluice.api.conditions import format_time
+from sluice.api.conditions import cut_text, format_time
 
 
 class State(StrEnum):
@@ -38,6 +38,7 @@ class Cursor:
     previous: str = ""
     started: datetime | None = None
     progressed: datetime | None = None
+    deadline: int = 0  # seconds without progress that end it, as they were when it began
     ready: int = 0  # the candidate's ready replicas when it last progressed
     switched: datetime | None = None
     held: str = ""  # why the deadline's clock stands still
@@ -63,9 +64,11 @@ class Cursor:
             "previousRevision": self.previous,
             "held": self.held,
             "reason": self.reason,
-            "message": self.message,
+            "message": cut_text(self.message),
         }
         fields |= {key: text for key, text in texts.items() if text}
+        if self.deadline:
+            fields["deadlineSeconds"] = self.deadline
         if self.ready:
             fields["progressReplicas"] = self.ready
         return fields
@@ -85,6 +88,7 @@ def load_cursor(status: Mapping[str, Any]) -> Cursor | None:
             previous=stored.get("previousRevision", ""),
             started=_load_time(stored.get("startedTime")),
             progressed=_load_time(stored.get("progressTime")),
+            deadline=int(stored.get("deadlineSeconds", 0)),
             ready=int(stored.get("progressReplicas", 0)),
             switched=_load_time(stored.get("switchedTime")),
             held=stored.get("held", ""),

@@ -47,7 +47,14 @@ def begin(stable: str, sight: Sight, now: datetime) -> Cursor:
     if sight.rejected is not None:
         reason, message = sight.rejected
         return Cursor(State.REJECTED, sight.target, stable, reason=reason, message=message)
-    return Cursor(State.PROGRESSING, sight.target, stable, started=now, progressed=now)
+    return Cursor(
+        State.PROGRESSING,
+        sight.target,
+        stable,
+        started=now,
+        progressed=now,
+        deadline=int(sight.deadline.total_seconds()),
+    )
 
 
 def advance(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
@@ -72,9 +79,12 @@ def _settled(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
 
 
 def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
-    if sight.target and sight.target != cursor.revision:
-        return _settled(cursor, sight, now)
     track = sight.candidate
+    if sight.target and sight.target != cursor.revision:
+        if not cursor.stable and track.ready > 0:
+            # Not all that was wanted, but clients are being answered: that is what must stay.
+            cursor = replace(cursor, stable=cursor.revision)
+        return _settled(cursor, sight, now)
     if track.ready >= track.wanted and track.ready > 0:
         if cursor.stable:
             return replace(cursor, state=State.SWITCHING, held="")
@@ -91,7 +101,7 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if cursor.state is State.PROGRESSING and now >= deadline_of(cursor, sight):
         message = (
             f"{track.ready}/{track.wanted} pods ready and no progress for "
-            f"{int(sight.deadline.total_seconds())}s (rollout.deadline)"
+            f"{int(_deadline(cursor, sight).total_seconds())}s (rollout.deadline)"
         )
         if track.trouble:
             message = f"{message}: {track.trouble}"
@@ -128,7 +138,20 @@ def _draining(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         and now >= cursor.switched + sight.drain_lag
     ):
         return Cursor(State.COMPLETE, cursor.revision, cursor.revision, started=cursor.started)
-    if sight.candidate.ready == 0 and sight.previous_ready > 0:
+    if sight.target == cursor.previous and sight.previous_ready >= sight.candidate.wanted:
+        # Wanted back while it still runs: nothing has to be loaded for that.
+        return Cursor(
+            State.SWITCHING,
+            cursor.previous,
+            cursor.revision,
+            started=now,
+            progressed=now,
+            deadline=int(sight.deadline.total_seconds()),
+        )
+    if sight.candidate.ready == 0 and sight.previous_ready == 0:
+        # Neither answers: who waits for the endpoints would wait for ever. Another version may help.
+        return _settled(cursor, sight, now)
+    if sight.candidate.ready == 0:
         message = (
             "no pod was ready any more after the switch, and the previous revision still served"
         )
@@ -149,7 +172,7 @@ def _rejected(cursor: Cursor, reason: str, message: str) -> Cursor:
 
 def _has_progressed(cursor: Cursor, sight: Sight, now: datetime) -> bool:
     assert cursor.progressed is not None, "load_cursor and begin see to it"  # noqa: S101 - narrows the type
-    pause = min(PROGRESS_SECONDS, sight.deadline.total_seconds() / 4)
+    pause = min(PROGRESS_SECONDS, _deadline(cursor, sight).total_seconds() / 4)
     return (
         sight.candidate.ready > cursor.ready and (now - cursor.progressed).total_seconds() >= pause
     )
@@ -158,7 +181,12 @@ def _has_progressed(cursor: Cursor, sight: Sight, now: datetime) -> bool:
 def deadline_of(cursor: Cursor, sight: Sight) -> datetime:
     """When a rollout without further progress ends."""
     assert cursor.progressed is not None, "load_cursor and begin see to it"  # noqa: S101 - narrows the type
-    return cursor.progressed + sight.deadline
+    return cursor.progressed + _deadline(cursor, sight)
+
+
+def _deadline(cursor: Cursor, sight: Sight) -> timedelta:
+    """The one that the rollout began with: an edit applies to the next rollout."""
+    return timedelta(seconds=cursor.deadline) if cursor.deadline else sight.deadline
 
 
 def wake_after(cursor: Cursor, sight: Sight, now: datetime) -> float | None:
@@ -168,7 +196,7 @@ def wake_after(cursor: Cursor, sight: Sight, now: datetime) -> float | None:
             moment = deadline_of(cursor, sight)
             assert cursor.progressed is not None, "as deadline_of"  # noqa: S101 - narrows the type
             if sight.candidate.ready > cursor.ready:
-                pause = min(PROGRESS_SECONDS, sight.deadline.total_seconds() / 4)
+                pause = min(PROGRESS_SECONDS, _deadline(cursor, sight).total_seconds() / 4)
                 moment = min(moment, cursor.progressed + timedelta(seconds=pause))
         case State.DRAINING:
             assert cursor.switched is not None, "as _draining"  # noqa: S101 - narrows the type

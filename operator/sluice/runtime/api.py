@@ -53,6 +53,8 @@ class Api:
         self._clock = clock
         self._metrics = metrics
         self._bucket = bucket
+        self.fence: Callable[[], bool] = lambda: True
+        """Whether objects may be written now; the process ties it to the lease."""
         self._draw = draw
 
     async def close(self) -> None:
@@ -148,6 +150,7 @@ class Api:
     ) -> None:
         """Delete exactly this object, its children in the background; Conflict if it is another
         (or, with a resource_version, if it has changed), NotFound if it is gone."""
+        self._check_fence("delete", kind)
         preconditions = {"uid": uid}
         if resource_version:
             preconditions["resourceVersion"] = resource_version
@@ -174,9 +177,15 @@ class Api:
         path = kind.path(metadata.get("namespace"), metadata["name"], subresource)
         query = {"fieldManager": field_manager, "force": "true" if force else "false"}
         verb = "apply_status" if subresource else "apply"
+        self._check_fence(verb, kind)
         return await self._write(
             verb, "PATCH", kind, path, query=query, body=obj, content_type=APPLY
         )
+
+    def _check_fence(self, verb: str, kind: Kind) -> None:
+        """A process that was stopped for a while may wake up as the leader it no longer is."""
+        if not self.fence():
+            raise Transient(f"{verb} {kind.kind}: the lease is lost or unsure")
 
     async def _write(self, verb: str, method: str, kind: Kind, path: str, **call: Any) -> Obj:
         if self._bucket is not None:

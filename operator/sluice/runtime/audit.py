@@ -82,6 +82,17 @@ class Auditor:
             intake.pump.cache.synced = True
             self._due[kind] = self._clock.monotonic() + self._jittered(self._interval)
 
+    async def refresh(self, kind: Kind) -> None:
+        """Bring the cache up to a list of now, deletions included; ApiError if it can't be had.
+
+        A watch may lag without knowing it. Who takes over the work must not begin from its view.
+        """
+        intake = self.intakes[kind]
+        async for page, _ in self._api.pages(kind):
+            for obj in page:
+                intake.take(None, obj)
+        await self.audit(kind)
+
     async def run(self) -> None:
         """Audit and resync, for ever."""
         await asyncio.gather(self._audit_all(), self._resync_all())

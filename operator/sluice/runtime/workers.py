@@ -98,6 +98,8 @@ class Workers:
                 await self._run(key)
             finally:
                 self._queue.done(key)
+            # A pass that finds nothing to do never waits; the watches and the lease need their turn too.
+            await asyncio.sleep(0)
 
     async def _run(self, key: Key) -> None:
         started = self._clock.monotonic()

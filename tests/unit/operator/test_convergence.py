@@ -336,6 +336,98 @@ def test_a_third_version_mid_rollout() -> None:
     assert len(list(sim.caches[DEPLOYMENT].all())) == 1
 
 
+def test_traffic_stays_where_part_of_a_first_deployment_answers() -> None:
+    """One of two pods finds a GPU and serves; the next version has none ready yet."""
+    sim = Simulation(inference_service().scales(2).obj(), V1, V2)
+    sim.short["1.0.0"] = 1
+    sim.run()
+    first = front(sim)
+    sim.behaves["1.1.0"] = "never"
+    move(sim, "1.1.0")
+    sim.run()
+    held = front(sim)
+    del sim.behaves["1.1.0"]
+    sim.run()
+
+    assert held == first
+    assert sim.status["stable"]["version"] == "1.1.0"
+    assert front(sim) != first
+
+
+def front(sim: Simulation) -> str:
+    found = sim.caches[SERVICE].get("vision", "pizza")
+    assert found is not None
+    return str(found["spec"]["selector"]["sluice.dev/revision"])
+
+
+def test_traffic_is_never_taken_from_pods_that_answer() -> None:
+    """Whatever the status says: here it is one from before the move, as an old cache would have it."""
+    sim = start()
+    before = sim.status
+    move(sim, "1.1.0")
+    sim.run()
+    served = front(sim)
+    sim.change(inference_service().scales(2).status(before).obj())
+    next(sim.reconcile_all())
+
+    assert front(sim) == served
+    assert sim.caches[DEPLOYMENT].get("vision", f"pizza-{served}") is not None
+
+
+def test_back_to_the_version_that_still_drains() -> None:
+    """It isn't deleted and loaded anew: the bad version would serve for all that time."""
+    sim = start()
+    old = next(sim.caches[DEPLOYMENT].all())["metadata"]["uid"]
+    move(sim, "1.1.0")
+    while sim.status["rollout"]["state"] != "Draining":
+        next(sim.reconcile_all())
+        sim.settle_controllers()
+    move(sim, "1.0.0", generation=3)
+    sim.run()
+
+    assert sim.status["stable"]["version"] == "1.0.0"
+    assert [item["metadata"]["uid"] for item in sim.caches[DEPLOYMENT].all()] == [old]
+
+
+def test_retired_amid_its_rollout_goes_on() -> None:
+    sim = start()
+    sim.behaves["1.1.0"] = "never"
+    move(sim, "1.1.0")
+    sim.run()
+    sim.put("ModelVersion", model_version("1.1.0").lifecycle("Retired").obj())
+    sim.run()
+    still = sim.condition("Stalled"), sim.condition("Reconciling")
+    del sim.behaves["1.1.0"]
+    sim.run()
+
+    assert still == (None, ("True", "RollingOut"))
+    assert sim.status["stable"]["version"] == "1.1.0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [
+        (SERVICE, "sluice.dev/front"),
+        ("ControllerRevision", "sluice.dev/version"),
+        (DEPLOYMENT, "sluice.dev/version"),
+    ],
+)
+def test_a_lost_label_stops_nothing(kind: str, label: str) -> None:
+    sim = start()
+    name = "pizza" if kind == SERVICE else next(sim.caches[DEPLOYMENT].all())["metadata"]["name"]
+    child = sim.caches[kind].get("vision", name)
+    assert child is not None
+    changed = _copy(child)
+    del changed["metadata"]["labels"][label]
+    sim.put(kind, changed)
+    sim.run()
+    move(sim, "1.1.0")
+    sim.run()
+
+    assert sim.status["stable"]["version"] == "1.1.0"
+    assert [entry["version"] for entry in sim.status["history"]] == ["1.1.0", "1.0.0"]
+
+
 Scenario = Callable[[Simulation], None]
 
 SCENARIOS: dict[str, Scenario] = {

@@ -59,8 +59,19 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
             model_version(),
             {"requests": {"cpu": "1", "memory": "2Gi"}},
         ),
+        (
+            inference_service().runtime(resources={"requests": {"memory": "8Gi"}}),
+            model_version().memory("4Gi"),
+            {"requests": {"cpu": "100m", "memory": "8Gi"}, "limits": {"memory": "8Gi"}},
+        ),
     ],
-    ids=["nothing said", "the version says", "limits of the user", "requests of the user"],
+    ids=[
+        "nothing said",
+        "the version says",
+        "limits of the user",
+        "requests of the user",
+        "a request above what the version needs",
+    ],
 )
 def test_resources(service: ServiceBuilder, version: VersionBuilder, want: dict[str, Any]) -> None:
     assert server(render(service, version))["resources"] == want
@@ -150,6 +161,21 @@ def test_the_users_node_terms_are_alternatives_and_each_gets_the_gpus() -> None:
     ]["nodeSelectorTerms"]
     assert [term["matchExpressions"][1] for term in terms] == [PRODUCT, PRODUCT]
     assert [term["matchExpressions"][0]["values"] for term in terms] == [["a"], ["b"]]
+
+
+def test_a_null_from_a_template_engine_is_no_crash() -> None:
+    term = {"matchExpressions": None}
+    affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
+        }
+    }
+    template = render(
+        inference_service().runtime(affinity=affinity),
+        model_version().gpus(1, products=["NVIDIA-L4"]),
+    )
+
+    assert template["spec"]["affinity"]["nodeAffinity"]
 
 
 def test_gpu_pods_tolerate_the_gpu_taint_and_others_do_not() -> None:

@@ -180,6 +180,59 @@ async def test_a_repair_is_told_even_when_the_next_write_fails() -> None:
     ]
 
 
+async def test_what_is_on_its_way_out_is_waited_for_and_not_spun_on() -> None:
+    """A finalizer may hold a child for ever; asking again at once would hold the whole process."""
+    api = PlainApi()
+    reconciler, caches = make_reconciler(api)
+    await reconciler.reconcile(KEY)
+    (deployment,) = caches["Deployment"].all()
+    old = {**deployment, "metadata": {**deployment["metadata"]}}
+    old["metadata"] |= {
+        "name": "pizza-oldoldoldo",
+        "uid": "old",
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "labels": deployment["metadata"]["labels"] | {labels.REVISION: "oldoldoldo"},
+    }
+    caches["Deployment"].upsert(old)
+    results = [await reconciler.reconcile(KEY) for _ in range(3)]
+
+    assert results[-1].requeue_after != 0.0
+
+
+async def test_a_front_service_without_its_labels_is_ours_all_the_same() -> None:
+    """Somebody removed a label: no watch of ours shows it any more, but its owner is known."""
+    api = PlainApi()
+    api.there["Service", "pizza"] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "pizza",
+            "namespace": "vision",
+            "uid": "ours",
+            "resourceVersion": "7",
+            "ownerReferences": [{"uid": "uid-pizza", "controller": True}],
+        },
+        "spec": {},
+    }
+    reconciler, caches = make_reconciler(api)
+    await reconciler.reconcile(KEY)
+
+    assert "Service pizza" in api.applied
+    assert caches["Service"].get("vision", "pizza") is not None
+
+
+async def test_a_refusal_of_an_admission_policy_is_said() -> None:
+    api = PlainApi()
+    api.refuses["Deployment"] = Forbidden("denied by policy: no GPUs on Sundays", code=403)
+    reconciler, caches = make_reconciler(api)
+    result = await reconciler.reconcile(KEY)
+
+    found = {item["type"]: item for item in status_of(caches)["conditions"]}
+    assert "no GPUs on Sundays" in found["Reconciling"]["message"]
+    assert found["Ready"]["status"] == "Unknown"
+    assert result.requeue_after == REFUSED_SECONDS
+
+
 def status_of(caches: Caches) -> dict[str, Any]:
     obj = caches[INFERENCE_SERVICE].get("vision", "pizza")
     assert obj is not None

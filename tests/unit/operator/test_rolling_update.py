@@ -149,6 +149,38 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
         B,
         A,
     ),
+    "wanted back while it still runs": (
+        DRAINING,
+        see(target=A, ready=2, previous_ready=2, reachable=frozenset({B})),
+        2,
+        State.SWITCHING,
+        A,
+        B,
+    ),
+    "wanted back when too little of it is left": (
+        DRAINING,
+        see(target=A, ready=2, previous_ready=1),
+        2,
+        State.DRAINING,
+        B,
+        B,
+    ),
+    "neither answers, and another version is named": (
+        DRAINING,
+        see(target=C, reachable=frozenset()),
+        99,
+        State.PROGRESSING,
+        C,
+        B,
+    ),
+    "part of a first deployment answers already": (
+        FIRST,
+        see(target=B, ready=1),
+        1,
+        State.PROGRESSING,
+        B,
+        A,
+    ),
     "rejected stays rejected": (REJECTED, see(), 99999, State.REJECTED, B, A),
     "the spec goes back to stable": (REJECTED, see(target=A), 1, State.COMPLETE, A, A),
     "another version is tried": (REJECTED, see(target=C), 1, State.PROGRESSING, C, A),
@@ -213,7 +245,15 @@ def test_wake_after(cursor: Cursor, sight: Sight, seconds: float, want: float | 
 def test_begin_without_stable() -> None:
     cursor = begin("", see(target=A), T0)
 
-    assert cursor == FIRST
+    assert cursor == replace(FIRST, deadline=1200)
+
+
+def test_an_edited_deadline_is_for_the_next_rollout() -> None:
+    cursor = begin(A, see(), T0)
+    later = T0 + timedelta(minutes=5)
+
+    assert advance(cursor, see(deadline=timedelta(minutes=1)), later).state is State.PROGRESSING
+    assert wake_after(cursor, see(deadline=timedelta(minutes=1)), later) == 900.0
 
 
 @pytest.mark.parametrize(
