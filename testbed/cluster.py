@@ -8,7 +8,7 @@ For tests and benchmarks::
     cluster.kubectl("apply", "-f", "-", input=y)
     cluster.run_inside(["curl", url])             # CompletedProcess[str], inside
     cluster.enter                                 # list[str]: goes before a command of your own
-    cluster.environment()                         # os.environ with KUBECONFIG and PATH
+    cluster.environment()                         # os.environ with KUBECONFIG and PATH, no proxies
     cluster.audit_log                             # Path: JSON lines, level Metadata
     cluster.processes                             # {"kube-apiserver": Process, ...}
     cluster.restart("kube-apiserver")             # SIGKILL and start again, waits until it answers
@@ -37,7 +37,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from testbed import netns, process
+from testbed import environment, netns, process, stateroot
 from testbed.certs import Authority
 from testbed.errors import ClusterError
 from testbed.process import Process
@@ -54,14 +54,6 @@ def name_from(environment: Mapping[str, str]) -> str:
     return environment.get("TESTBED_NAME") or DEFAULT_NAME
 
 
-def state_root() -> Path:
-    """The folder of all instances of this user."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
-        return Path(runtime) / "sluice-testbed"
-    return Path("/tmp") / f"sluice-testbed-{os.getuid()}"  # noqa: S108 - made with mode 0700 and checked
-
-
 class Cluster:
     """An instance by name.  Making the object starts and writes nothing."""
 
@@ -71,7 +63,7 @@ class Cluster:
                 f"instance name {name!r}: allowed: lower-case letters, digits, '-'; 32 at most"
             )
         self.name = name
-        self.folder = state_root() / name
+        self.folder = stateroot.find() / name
         self.logs = self.folder / "logs"
         self.bin = self.folder / "bin"
         self.pki = self.folder / "pki"
@@ -81,6 +73,7 @@ class Cluster:
     @classmethod
     def load(cls, name: str | None = None) -> "Cluster":
         """The running instance ``name`` (TESTBED_NAME, or ``sluice``)."""
+        environment.extend_path()
         cluster = cls(name or name_from(os.environ))
         if cluster.tier is None:
             raise ClusterError(
@@ -129,10 +122,7 @@ class Cluster:
 
     def prepare(self) -> None:
         """Make the folder, for its owner alone, and a first record."""
-        root = state_root()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if root.stat().st_uid != os.getuid():
-            raise ClusterError(f"{root} belongs to another user: remove it, or set XDG_RUNTIME_DIR")
+        stateroot.ensure()
         for folder in (self.folder, self.logs, self.bin, self.pki):
             folder.mkdir(mode=0o700, exist_ok=True)
         if not self.state:
@@ -145,9 +135,8 @@ class Cluster:
     @contextmanager
     def starting_or_stopping(self, what: str) -> Iterator[None]:
         """Hold the instance for one ``up`` or ``down``; refuses where another holds it."""
-        state_root().mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = state_root() / f"{self.name}.lock"
-        with path.open("a+") as lock:
+        path = stateroot.ensure() / f"{self.name}.lock"
+        with stateroot.open_lock(path) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -168,7 +157,7 @@ class Cluster:
                 path.unlink()
 
     def _update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        with (self.folder / "state.lock").open("a") as lock:
+        with stateroot.open_lock(self.folder / "state.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = self.state
             change(state)
@@ -208,9 +197,12 @@ class Cluster:
         return Authority(self.pki)
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with the instance's KUBECONFIG, TESTBED_NAME and PATH."""
+        """This process's environment with the instance's KUBECONFIG, TESTBED_NAME and PATH.
+
+        Without proxies: they are not for an instance's addresses.
+        """
         return {
-            **os.environ,
+            **environment.without_proxies(os.environ),
             "KUBECONFIG": str(self.kubeconfig),
             "TESTBED_NAME": self.name,
             "PATH": f"{self.bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

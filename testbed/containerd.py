@@ -4,6 +4,7 @@ Its root, state and socket are the instance's, so that a Docker or containerd of
 alone.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -164,7 +165,8 @@ def kill_shims(cluster: Cluster) -> None:
     def is_gone() -> bool:
         pids = [pid for pid, words in _commands() if is_shim_of(words, address)]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
         return not pids
 
     process.wait_until(is_gone, seconds=20, what="end of containerd's shims", interval=0.1)

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from testbed import build, controlplane, netns, process
+from testbed import build, controlplane, environment, netns, packages, process
 from testbed.cluster import TIERS, Cluster, Tier
 from testbed.errors import ClusterError
 from testbed.progress import Progress
@@ -23,12 +23,14 @@ def up(cluster: Cluster, tier: Tier, progress: Progress) -> None:
         raise ClusterError(
             "the node tier needs root: sudo python -m testbed up --tier node, or TESTBED=kind"
         )
+    environment.extend_path()
     if tier == "node":
-        _node().prepare(progress)
+        _node().prepare()
+    packages.ensure(tier, progress)
     # Building takes minutes and starts nothing, so it does not hold the instance.
     build.ensure(components(tier), progress)
     with cluster.starting_or_stopping("up"):
-        if cluster.is_stale or _has_lost_its_namespace(cluster):
+        if cluster.is_stale or _has_lost_its_record(cluster) or _has_lost_its_namespace(cluster):
             _down(cluster, progress)
         cluster.prepare()
         controlplane.up(cluster, progress)
@@ -44,16 +46,18 @@ def up(cluster: Cluster, tier: Tier, progress: Progress) -> None:
 
 def down(cluster: Cluster, progress: Progress) -> None:
     """Stop and remove everything that was started for ``cluster``; fine where there is nothing."""
+    environment.extend_path()
     with cluster.starting_or_stopping("down"):
         _down(cluster, progress)
 
 
 def _down(cluster: Cluster, progress: Progress) -> None:
-    if not cluster.folder.exists():
+    has_lost_its_record = _has_lost_its_record(cluster)
+    if not cluster.folder.exists() and not has_lost_its_record:
         return
     with progress.step(f"stop {cluster.name}"):
         # After a reboot as well: what the node keeps on disk outlives its processes.
-        if cluster.recall("node"):
+        if cluster.recall("node") or has_lost_its_record:
             _node().down(cluster)
         if not cluster.is_stale:
             # Backwards: what depends on something ends before it.
@@ -62,6 +66,11 @@ def _down(cluster: Cluster, progress: Progress) -> None:
         if netns.is_root():
             netns.delete(cluster.name)
         cluster.remove()
+
+
+def _has_lost_its_record(cluster: Cluster) -> bool:
+    """Whether a node's data outlived the record, which in memory is gone after a reboot."""
+    return netns.is_root() and not cluster.state and bool(_node().has_data(cluster))
 
 
 def _has_lost_its_namespace(cluster: Cluster) -> bool:

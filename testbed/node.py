@@ -3,12 +3,17 @@
 The parts themselves are in ``nodespace``, ``cgroup``, ``containerd``, ``kubelet`` and ``addons``.
 """
 
+import contextlib
 import json
+import subprocess
+from pathlib import Path
 
-from testbed import addons, build, cgroup, containerd, kubelet, netns, nodespace, packages, process
+from testbed import addons, build, cgroup, containerd, kubelet, netns, nodespace, process
 from testbed.cluster import Cluster
 from testbed.errors import ClusterError
 from testbed.progress import Progress
+
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge")
 
 
 def components() -> list[str]:
@@ -16,14 +21,31 @@ def components() -> list[str]:
     return ["kubernetes", "pause", "device-plugin", *addons.components()]
 
 
-def prepare(progress: Progress) -> None:
-    """See that this machine can be a node, before anything is built; installs missing packages."""
+def prepare() -> None:
+    """See that this machine can be a node, before anything is installed or built."""
     if not netns.is_root():
         raise ClusterError(
             "needs root for the node tier: sudo python -m testbed up --tier node, or TESTBED=kind"
         )
     kubelet.count_gpus()
-    packages.ensure(progress)
+    load_modules()
+
+
+def load_modules() -> None:
+    """Have the kernel filter bridged packets and mount overlays, as far as that can be had.
+
+    Without the filter, a pod does not reach a Service that leads to a pod of the same node.
+    """
+    # Both may be built in, or this machine a container that may load nothing: what counts is
+    # whether they are there afterwards.  Overlays that are not, containerd names by itself.
+    with contextlib.suppress(FileNotFoundError):
+        command = ["modprobe", "--all", "--quiet", "br_netfilter", "overlay"]
+        subprocess.run(command, capture_output=True, check=False)
+    if not _BRIDGE_FILTER.exists():
+        raise ClusterError(
+            f"{_BRIDGE_FILTER} is not there, so pods would not reach Services: as root, run "
+            "`modprobe br_netfilter` (in a container: on its host), or use TESTBED=kind"
+        )
 
 
 def up(cluster: Cluster, progress: Progress) -> None:
@@ -52,6 +74,11 @@ def up(cluster: Cluster, progress: Progress) -> None:
         )
         # The first rules of kube-proxy are there once a Service answers.
         cluster.wait_for(f"tcp://{netns.DNS_SERVICE_ADDRESS}:53", what="kube-proxy")
+
+
+def has_data(cluster: Cluster) -> bool:
+    """Whether the instance's node has anything on disk."""
+    return nodespace.data_folder(cluster.name).exists()
 
 
 def down(cluster: Cluster) -> None:

@@ -15,14 +15,26 @@ import urllib.request
 from urllib.parse import urlsplit
 
 
-def answer(url: str, context: ssl.SSLContext | None) -> str:
+def make_opener(url: str) -> urllib.request.OpenerDirector:
+    """What asks ``url``: directly, whatever proxy the environment names."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if url.startswith("https:"):
+        # Readiness only: who answers on an address inside our own namespace is not in doubt.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
+
+
+def answer(url: str, opener: urllib.request.OpenerDirector) -> str:
     """Empty where ``url`` answers (tcp: accepts; else a status below 400), or why not."""
     parts = urlsplit(url)
     try:
         if parts.scheme == "tcp":
             with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2):
                 return ""
-        with urllib.request.urlopen(url, timeout=2, context=context) as response:  # noqa: S310 - addresses of ours
+        with opener.open(url, timeout=2) as response:
             return "" if response.status < 400 else f"status {response.status}"
     except urllib.error.HTTPError as error:
         return f"status {error.code}: {error.read(300).decode(errors='replace')}"
@@ -37,15 +49,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pid", type=int, default=0)
     arguments = parser.parse_args()
-    context = None
-    if arguments.url.startswith("https:"):
-        # Readiness only: who answers on an address inside our own namespace is not in doubt.
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    opener = make_opener(arguments.url)
     deadline = time.monotonic() + arguments.seconds
     while True:
-        why = answer(arguments.url, context)
+        why = answer(arguments.url, opener)
         if not why:
             return 0
         if arguments.pid and not os.path.exists(f"/proc/{arguments.pid}/exe"):

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.environment import without_proxies
 from testbed.errors import ClusterError
 
 _GATE = 'read -r _ || exit 75; exec "$@" </dev/null'
@@ -84,7 +85,8 @@ def start(process: Process, save: Callable[[Process], None], *, fds: Sequence[in
     gate, opener = os.pipe()
     try:
         with Path(process.log).open("ab") as log:
-            pid = _spawn(command, {**os.environ, **process.env}, gate, log.fileno(), fds)
+            environment = {**without_proxies(os.environ), **process.env}
+            pid = _spawn(command, environment, gate, log.fileno(), fds)
         started = started_at(pid)
         if started is None:
             raise ClusterError(f"{process.name} ended before it began; see {process.log}")

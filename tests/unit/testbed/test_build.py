@@ -74,6 +74,11 @@ def test_every_replaced_staging_module_has_the_kubernetes_minor_and_patch():
     assert set(replaced) == {versions.KUBERNETES.removeprefix("1.")}
 
 
+def test_a_clone_of_another_user_builds():
+    """Without the flag Go asks git, which refuses to speak of a stranger's work tree."""
+    assert "-buildvcs=false" in build.flags_of(KWOK)
+
+
 def test_linking_offers_every_name_of_a_multi_call_binary(tmp_path):
     program = tmp_path / "kubernetes"
     program.write_text("")

@@ -1,17 +1,20 @@
 """The record of an instance: where it is, what it refuses, that it never half changes."""
 
+import io
 import json
 import threading
 
 import pytest
 
+from testbed import local, node, stateroot
 from testbed.cluster import Cluster, name_from
 from testbed.errors import ClusterError
+from testbed.progress import Progress
 
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(stateroot, "path_of", lambda user: tmp_path / "state")
     cluster = Cluster("unit")
     cluster.prepare()
     return cluster
@@ -73,3 +76,41 @@ def test_a_process_it_does_not_have_is_named_with_those_it_has(cluster):
 def test_the_folder_is_closed_to_others(cluster):
     assert cluster.folder.stat().st_mode & 0o077 == 0
     assert cluster.folder.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(cluster, tmp_path):
+    target = tmp_path / "somebody's"
+    target.write_text("precious")
+    (cluster.folder.parent / "unit.lock").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic link"), cluster.starting_or_stopping("up"):
+        pass
+    assert target.read_text() == "precious"
+
+
+def test_the_environment_names_the_instance_and_no_proxy(cluster, monkeypatch):
+    for name in ("http_proxy", "HTTPS_PROXY", "no_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    environment = cluster.environment()
+    assert [name for name in environment if "proxy" in name.lower()] == []
+    assert environment["TESTBED_NAME"] == "unit"
+
+
+@pytest.mark.parametrize(
+    ("is_root", "taken_down"),
+    [
+        pytest.param(True, ["forgotten"], id="root takes down what the node left on disk"),
+        pytest.param(False, [], id="others never have a node"),
+    ],
+)
+def test_down_after_a_reboot_that_took_the_record_along(
+    cluster, tmp_path, monkeypatch, is_root, taken_down
+):
+    taken: list[str] = []
+    (tmp_path / "data" / "forgotten").mkdir(parents=True)
+    monkeypatch.setattr(node.nodespace, "data_folder", lambda name: tmp_path / "data" / name)
+    monkeypatch.setattr(node, "down", lambda cluster: taken.append(cluster.name))
+    monkeypatch.setattr("testbed.netns.is_root", lambda: is_root)
+    monkeypatch.setattr("testbed.netns.delete", lambda name: None)
+    for name in ("forgotten", "never-was"):
+        local.down(Cluster(name), Progress(io.StringIO()))
+    assert taken == taken_down

@@ -3,11 +3,14 @@
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from testbed import containerd
+from testbed.cluster import Cluster
 
 
 def read(archive: bytes) -> dict[str, bytes]:
@@ -49,3 +52,16 @@ OURS = b"/run/sluice-testbed/a/containerd.sock"
 )
 def test_shim(words: list[bytes], is_ours: bool) -> None:
     assert containerd.is_shim_of(words, OURS) is is_ours
+
+
+def test_a_shim_that_ends_by_itself_meanwhile_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    looks = iter([[(ended.pid, [SHIM, b"-address", OURS])], []])
+    monkeypatch.setattr(containerd, "_commands", lambda: next(looks))
+    monkeypatch.setattr(containerd, "socket_of", lambda name: Path(OURS.decode()))
+    monkeypatch.setattr("testbed.stateroot.find", lambda: Path("/nowhere"))
+    containerd.kill_shims(Cluster("a"))
+    assert next(looks, "all looked at") == "all looked at"

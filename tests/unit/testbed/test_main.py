@@ -2,6 +2,7 @@
 
 import pytest
 
+from testbed import stateroot
 from testbed.__main__ import main
 
 
@@ -41,7 +42,7 @@ from testbed.__main__ import main
     ],
 )
 def test_refusals(environment, arguments, says, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(stateroot, "path_of", lambda user: tmp_path / "state")
     monkeypatch.delenv("TESTBED_CONTEXT", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -50,6 +51,6 @@ def test_refusals(environment, arguments, says, monkeypatch, tmp_path, capsys):
 
 
 def test_down_of_nothing_is_fine(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(stateroot, "path_of", lambda user: tmp_path / "state")
     monkeypatch.setenv("TESTBED", "local")
     assert main(["down", "--name", "never-was"]) == 0

@@ -99,3 +99,25 @@ def test_waiting_says_what_for(tmp_path):
 def test_a_record_survives_the_state_file():
     record = Process(name="a", argv=["b"], log="c", pid=1, started=2, boot="d", env={"E": "f"})
     assert Process.from_json(record.to_json()) == record
+
+
+def test_a_process_gets_the_environment_without_proxies_but_with_what_its_record_says(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KEPT", "yes")
+    shown = tmp_path / "shown"
+    record = process.start(
+        Process(
+            name="shower",
+            argv=["sh", "-c", f"env > {shown}.part; mv {shown}.part {shown}"],
+            log=str(tmp_path / "log"),
+            env={"ASKED_PROXY": "its own"},
+        ),
+        lambda record: None,
+    )
+    process.wait_until(shown.exists, seconds=5, what="the environment is shown")
+    process.stop(record)
+    lines = shown.read_text().splitlines()
+    assert {"KEPT=yes", "ASKED_PROXY=its own"} <= set(lines)
+    assert not any(line.startswith("https_proxy=") for line in lines)
