@@ -102,7 +102,13 @@ setup: $(STAMP) ## Install what the project needs into .venv
 $(STAMP): pyproject.toml $(LOCKS)
 	@began=$$SECONDS
 	echo "setup: Python environment in $(VENV)" >&2
-	test -x $(PYTHON) || python3 -m venv $(VENV)
+	if ! $(PYTHON) -m pip --version > /dev/null 2>&1; then
+	  rm -rf $(VENV)
+	  if ! python3 -c 'import ensurepip' 2> /dev/null && [ "$$(id -u)" = 0 ]; then
+	    apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv
+	  fi
+	  python3 -m venv $(VENV) || { rm -rf $(VENV); echo "setup: python3 -m venv failed: install python3-venv" >&2; exit 1; }
+	fi
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(PYTHON) $(LOCKS)
 	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --no-deps --editable .

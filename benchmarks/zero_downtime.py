@@ -80,8 +80,8 @@ def main() -> int:
     options = parser.parse_args()
     progress = Progress()
     cluster = Cluster(options.name)
+    local.up(cluster, "node", progress)
     try:
-        local.up(cluster, "node", progress)
         report = run(cluster, options.rate, options.backend, progress)
     finally:
         local.down(cluster, progress)

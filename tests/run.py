@@ -1,25 +1,29 @@
 """`make test`: everything that CI runs, in the order in which a failure is cheapest to find.
 
 verify, unit, then integration on the testbed's control plane, then end-to-end on its node tier.  Each
-stage says how long it took; the first failure ends the run.  The testbed is taken down at the end
-unless KEEP=1.
+stage says how long it took; the first failure ends the run.  The instance is the tests' own and is
+taken down at the end unless KEEP=1; after a failure its logs are kept in reports/logs.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from testbed.cluster import name_from
+from testbed.cluster import Cluster, name_from
 
-NAME = name_from(os.environ)
+NAME = name_from(os.environ) + "-test"
+LOGS = Path("reports") / "logs"
 
 
 def run(stage: str, *command: str) -> None:
     """One stage; raises SystemExit with its exit code when it fails."""
     print(f"\n=== {stage}", flush=True)
     began = time.monotonic()
-    code = subprocess.run(command, check=False).returncode
+    environment = {**os.environ, "TESTBED_NAME": NAME}
+    code = subprocess.run(command, check=False, env=environment).returncode
     print(
         f"=== {stage}: {'ok' if code == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s",
         flush=True,
@@ -35,8 +39,8 @@ def main() -> int:
     testbed = (sys.executable, "-m", "testbed")
     run("verify", "make", "--no-print-directory", "verify")
     run("unit tests", *pytest, "tests/unit")
+    run("testbed: control plane", *testbed, "up", "--name", NAME)
     try:
-        run("testbed: control plane", *testbed, "up", "--name", NAME)
         run("integration tests", *pytest, "tests/integration")
         if os.geteuid() == 0:
             run("testbed: node", *testbed, "up", "--tier", "node", "--name", NAME)
@@ -45,6 +49,11 @@ def main() -> int:
             print(
                 "\n=== end-to-end tests need root for the node tier and were not run: sudo make test"
             )
+    except SystemExit:
+        shutil.rmtree(LOGS, ignore_errors=True)
+        shutil.copytree(Cluster(NAME).logs, LOGS, dirs_exist_ok=True)
+        print(f"=== logs of the testbed: {LOGS}")
+        raise
     finally:
         if not os.environ.get("KEEP"):
             run("testbed: down", *testbed, "down", "--name", NAME)

@@ -68,7 +68,7 @@ def run_node(cluster: Cluster, story: Story, progress: Progress) -> int:
 
     story.tell(f"Clients send {RATE:g} requests a second, and 1.1.0 is applied.")
     with deploy.run_load(cluster, url, scene, RATE) as load:
-        time.sleep(5)
+        load.wait_more(200)
         apply(cluster, deploy.make_service("1.1.0", image))
         deploy.wait_for(
             lambda: deploy.list_pods(cluster, NAMESPACE, "1.1.0") or None, 60, "a pod of 1.1.0"
@@ -76,7 +76,7 @@ def run_node(cluster: Cluster, story: Story, progress: Progress) -> int:
         story.show("get", deploy.KIND, "-n", NAMESPACE)
         deploy.wait_ready(cluster, NAMESPACE, "1.1.0")
         deploy.wait_gone(cluster, NAMESPACE, "1.0.0")
-        time.sleep(5)
+        load.wait_more(200)
         report = load.stop()
     story.show("get", f"modelversions.sluice.dev,{deploy.KIND},deployments,pods", "-n", NAMESPACE)
     answers["1.1.0"] = ask(cluster, url, scene)
@@ -158,8 +158,8 @@ def main() -> int:
         "A real Kubernetes on this machine" + ("." if has_node else ", without a node: not root.")
     )
     began = time.monotonic()
+    local.up(cluster, "node" if has_node else "control-plane", progress)
     try:
-        local.up(cluster, "node" if has_node else "control-plane", progress)
         with progress.step("train the model, both versions (kept for the next time)"):
             if pizza(["build"]) != 0:
                 return 1

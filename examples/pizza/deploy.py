@@ -112,14 +112,20 @@ def find_address(cluster: Cluster, namespace: str) -> str:
 
 def wait_answer(cluster: Cluster, url: str, image: Path, timeout: float = 60.0) -> dict[str, Any]:
     """Asks until the Service answers 200: kube-proxy's first sync takes some seconds."""
+    last = "nothing"
 
     def ask() -> dict[str, Any] | None:
+        nonlocal last
         try:
             return classify(cluster, url, image)
-        except subprocess.CalledProcessError:
+        except subprocess.CalledProcessError as error:
+            last = f"{error.stdout} {error.stderr}".strip()
             return None
 
-    return wait_for(ask, timeout, f"an answer from {url}")
+    try:
+        return wait_for(ask, timeout, f"an answer from {url}")
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; the last try said: {last}") from None
 
 
 def classify(cluster: Cluster, url: str, image: Path, route: str = "predict") -> dict[str, Any]:
@@ -171,12 +177,24 @@ class Load:
     """A running client; `stop` ends it and gives its report (benchmarks/load.py)."""
 
     process: subprocess.Popen[str]
+    count: Path
     report: dict[str, Any] | None = None
+
+    def wait_more(self, answers: int, timeout: float = 120.0) -> None:
+        """Until so many more requests have been answered."""
+        goal = self._answers() + answers
+        wait_for(lambda: self._answers() >= goal or None, timeout, f"{answers} more answers")
+
+    def _answers(self) -> int:
+        text = self.count.read_text() if self.count.exists() else ""
+        return int(text or 0)
 
     def stop(self) -> dict[str, Any]:
         """Lets the last answers come in, then reports."""
         if self.report is None:
             out, _ = self.process.communicate(timeout=90)
+            if not out:
+                raise RuntimeError(f"the client ended with {self.process.returncode} and no report")
             self.report = json.loads(out.splitlines()[-1])
         return self.report
 
@@ -184,10 +202,13 @@ class Load:
 @contextmanager
 def run_load(cluster: Cluster, url: str, image: Path, rate: float) -> Iterator[Load]:
     """Traffic for as long as the body runs, 900 s at most, inside the instance's namespace."""
+    count = cluster.folder / "load-count"
+    count.unlink(missing_ok=True)
     process = subprocess.Popen(
         [
             *cluster.enter,
             *(sys.executable, "-m", "benchmarks.load", "--url", f"{url}/classify"),
+            *("--count", str(count)),
             *(
                 "--image",
                 str(image),
@@ -202,9 +223,10 @@ def run_load(cluster: Cluster, url: str, image: Path, rate: float) -> Iterator[L
         stdout=subprocess.PIPE,
         text=True,
     )
-    load = Load(process)
+    load = Load(process, count)
     try:
         yield load
     finally:
-        if load.report is None and process.poll() is None:
-            load.stop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def make_wrong(name: str, stage: Stage) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def wrong(stage: Stage) -> Iterator[dict[str, str]]:
     """A namespace for each case; all go wrong side by side, because each takes its time."""
-    namespaces = {name: f"e2e-wrong-{number}" for number, name in enumerate(CASES)}
+    namespaces = {name: f"e2e-{uuid.uuid4().hex[:8]}" for name in CASES}
     for name, namespace in namespaces.items():
         deploy.make_namespace(stage.cluster, namespace)
         apply(stage.cluster, namespace, *make_wrong(name, stage))

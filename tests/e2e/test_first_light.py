@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import uuid
 from typing import Any
 
 import pytest
@@ -56,7 +56,7 @@ def test_a_version_is_served_and_the_next_takes_over(stage: Stage, namespace: st
     assert found["spec"]["artifact"]["digest"] == stage.digests["1.0.0"]
 
     with deploy.run_load(cluster, url, stage.scene, rate=50) as load:
-        time.sleep(3)  # some traffic before anything moves
+        load.wait_more(150)  # some traffic before anything moves
         apply(cluster, namespace, deploy.make_service("1.1.0", stage.image))
         deploy.wait_for(
             lambda: deploy.list_pods(cluster, namespace, "1.1.0") or None, 60, "a pod of 1.1.0"
@@ -65,7 +65,7 @@ def test_a_version_is_served_and_the_next_takes_over(stage: Stage, namespace: st
         cluster.kubectl("delete", "pod", "-n", install.NAMESPACE, "--wait=false", *operator)
         deploy.wait_ready(cluster, namespace, "1.1.0")
         deploy.wait_gone(cluster, namespace, "1.0.0")
-        time.sleep(3)  # and some after the last old pod
+        load.wait_more(150)  # and some after the last old pod
         report = load.stop()
     assert report["failed"] == 0, report["failures"]
     assert report["requests"] > 500
@@ -134,7 +134,7 @@ def test_bad_pictures_get_clear_answers(
 @pytest.fixture(scope="module")
 def served(stage: Stage) -> Any:
     """The URL of one replica of 1.0.0, for tests that only ask."""
-    namespace = "e2e-served"
+    namespace = f"e2e-{uuid.uuid4().hex[:8]}"
     deploy.make_namespace(stage.cluster, namespace)
     apply(stage.cluster, namespace, deploy.make_version("1.0.0"))
     apply(stage.cluster, namespace, deploy.make_service("1.0.0", stage.image, replicas=1))
