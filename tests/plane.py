@@ -73,6 +73,7 @@ class Plane:
             )
             context.load_cert_chain(pair)
         self.http = httpx.Client(
+            trust_env=False,
             base_url=cluster["server"],
             verify=context,
             timeout=30,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from testbed.addons import REGISTRY
 from testbed.cluster import Cluster
+from testbed.environment import without_proxies
 from testbed.netns import BRIDGE_ADDRESS
 
 OUT = Path(__file__).parent / "out"
@@ -37,7 +38,11 @@ def publish(cluster: Cluster, version: str) -> str:
             str(OUT / version / "artifact"),
             f"oci://{host}/models/{MODEL}:{version}",
         ],
-        env={**os.environ, "ARTIFACT_PLAIN_HTTP": host, "PYTHONPATH": _PYTHON_PATH},
+        env={
+            **without_proxies(os.environ),
+            "ARTIFACT_PLAIN_HTTP": host,
+            "PYTHONPATH": _PYTHON_PATH,
+        },
         check=True,
         stdout=subprocess.PIPE,
         text=True,

@@ -207,7 +207,10 @@ class Recorder:
                     count = 1
         except ApiError as error:
             self._dropped.labels("error").inc()
-            logger.warning(
+            # A namespace that goes away takes no events, and nobody will look for them there.
+            is_going = error.has_cause("NamespaceTerminating")
+            logger.log(
+                logging.DEBUG if is_going else logging.WARNING,
                 "event not sent",
                 extra={"reason": series.event["reason"], "detail": error.message},
             )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sluice_inference.__main__ import _make_parser
 from sluice_inference.artifact.credentials import Access
 from sluice_inference.artifact.errors import ArtifactError, make_http_error
 from sluice_inference.artifact.fetch import Retry, fetch_artifact
@@ -197,6 +198,15 @@ def make_document(**entry: object) -> bytes:
             "twice",
             id="a path twice",
         ),
+        pytest.param(
+            make_document().replace(
+                b"]", b',{"path":"a/b","sha256":"' + SHA.encode() + b'","size":1}]'
+            ),
+            "'a', which is a file too",
+            id="a file that is a folder too",
+        ),
+        pytest.param(make_document(path="manifest.json/a"), "itself", id="under the manifest"),
+        pytest.param(make_document(path="a.part/b"), "itself", id="under a part"),
     ],
 )
 def test_an_unsafe_manifest_is_invalid(data: bytes, word: str) -> None:
@@ -229,6 +239,101 @@ def test_transient_trouble_without_end_is_given_up_within_the_bound(
         fetch(source, tmp_path / "model", retry=Retry(60, time.clock, time.wait))
     assert 40 < time.now <= 60
     assert not caught.value.permanent
+
+
+class SlowSource(MemorySource):
+    """Takes `seconds` of `time` for each file, and breaks off before the end while `cuts` last."""
+
+    def __init__(self, folder: Path, time: FakeTime, seconds: float, cuts: int) -> None:
+        super().__init__(folder)
+        self.time, self.seconds, self.cuts = time, seconds, cuts
+
+    def read_file(self, entry: FileEntry) -> Iterator[bytes]:
+        pieces = list(super().read_file(entry))
+        for piece in pieces[: len(pieces) // 2] if self.cuts else pieces:
+            self.time.now += self.seconds / len(pieces)
+            yield piece
+        if self.cuts:
+            self.cuts -= 1
+            raise make_http_error(URI, 503)
+
+
+def test_a_large_file_that_is_cut_late_is_tried_again(folder: Path, tmp_path: Path) -> None:
+    time = FakeTime()
+    (folder / "config.json").unlink()
+    (folder / "golden" / "golden.json").unlink()
+    source = SlowSource(folder, time, seconds=600, cuts=1)
+    assert fetch(source, tmp_path / "model", retry=Retry(20, time.clock, time.wait)) == 1
+
+
+def test_a_file_that_is_always_cut_at_the_same_byte_is_given_up(
+    folder: Path, tmp_path: Path
+) -> None:
+    time = FakeTime()
+    source = SlowSource(folder, time, seconds=30, cuts=100)
+    with pytest.raises(ArtifactError, match="HTTP 503"):
+        fetch(source, tmp_path / "model", retry=Retry(60, time.clock, time.wait))
+    assert time.now < 200
+
+
+def test_a_claim_that_can_not_be_read_is_not_a_full_disk(folder: Path, tmp_path: Path) -> None:
+    digest = compute_digest(make_manifest(folder))
+    (folder / "manifest.json").write_bytes(make_manifest(folder))
+    broken = folder / "model.safetensors"
+    broken.unlink()
+    broken.symlink_to("/proc/self/mem")  # opens well, and its first byte is an input/output error
+    source = make_source("pvc://claim/artifact", Access(), tmp_path)
+    with pytest.raises(ArtifactError) as caught:
+        fetch_artifact(source, "pvc://claim/artifact", digest, tmp_path / "model", once())
+    assert (caught.value.reason, caught.value.permanent) == ("Unreachable", False)
+    assert "pvc://claim/artifact: model.safetensors can't be read" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "words"),
+    [
+        pytest.param(
+            lambda into: (into / "config.json.part").symlink_to("/dev/full"),
+            "NoSpace",
+            "No space left on device; make room",
+            id="the volume is full",
+        ),
+        pytest.param(
+            lambda into: (into / "config.json").mkdir(),
+            "Unreachable",
+            "the artifact can't be stored: Is a directory",
+            id="a folder in the file's place",
+        ),
+    ],
+)
+def test_what_hinders_writing_is_told_as_it_is(
+    folder: Path, tmp_path: Path, spoil: Callable[[Path], None], reason: str, words: str
+) -> None:
+    into = tmp_path / "model"
+    into.mkdir()
+    spoil(into)
+    with pytest.raises(ArtifactError) as caught:
+        fetch(MemorySource(folder), into)
+    assert (caught.value.reason, caught.value.permanent) == (reason, False)
+    assert words in caught.value.message
+
+
+def test_whatever_else_goes_wrong_is_reported_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("Illegal header value b'Bearer secret'")
+
+    monkeypatch.setattr("sluice_inference.artifact.source.make_source", break_down)
+    report = tmp_path / "report.json"
+    words = ["fetch", "--uri", URI, "--digest", "sha256:" + SHA, "--into", str(tmp_path)]
+    options = _make_parser().parse_args([*words, "--report", str(report)])
+    assert options.run(options) == 4
+    said = json.loads(report.read_text())
+    assert (said["outcome"], said["reason"], said["permanent"]) == ("Failed", "Unreachable", False)
+    assert f"{URI}: unexpected RuntimeError" in said["message"]
+    assert "secret" not in said["message"]
+    assert caplog.records[0].exc_info
 
 
 @pytest.mark.parametrize(

@@ -175,15 +175,15 @@ def soon() -> float:
 
 
 async def test_answers_come_back_in_the_inputs_order(rig: Rig) -> None:
-    outcomes = await rig.engine.submit(Kind.TEXT, ["a", "bbb", "cc"], soon())
+    outcomes = await rig.engine.submit(["a", "bbb", "cc"], soon())
     assert [int(one.embedding[0]) for one in outcomes] == [1, 3, 2]
 
 
 async def test_while_the_model_is_busy_the_next_batch_gathers(rig: Rig) -> None:
     rig.backend.gate.clear()
-    first = rig.engine.submit(Kind.TEXT, ["first"], soon())
+    first = rig.engine.submit(["first"], soon())
     assert await asyncio.to_thread(rig.backend.started.wait, 10)
-    others = [rig.engine.submit(Kind.TEXT, [name], soon()) for name in "abcde"]
+    others = [rig.engine.submit([name], soon()) for name in "abcde"]
     rig.backend.gate.set()
     await asyncio.gather(first, *others)
     assert rig.backend.batches == [["first"], ["a", "b", "c", "d"], ["e"]]
@@ -191,11 +191,11 @@ async def test_while_the_model_is_busy_the_next_batch_gathers(rig: Rig) -> None:
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back(rig: Rig) -> None:
     rig.backend.gate.clear()
-    first = rig.engine.submit(Kind.TEXT, ["first"], soon())
+    first = rig.engine.submit(["first"], soon())
     assert await asyncio.to_thread(rig.backend.started.wait, 10)
-    second = rig.engine.submit(Kind.TEXT, list("abcdef"), soon())
+    second = rig.engine.submit(list("abcdef"), soon())
     with pytest.raises(QueueFullError):
-        rig.engine.submit(Kind.TEXT, ["g"], soon())
+        rig.engine.submit(["g"], soon())
     assert 1 <= rig.engine.estimate_wait_s() <= 30
     rig.backend.gate.set()
     await asyncio.gather(first, second)
@@ -203,12 +203,12 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(rig: Rig) -> None
 
 async def test_what_is_cancelled_or_late_is_never_run(rig: Rig) -> None:
     rig.backend.gate.clear()
-    first = rig.engine.submit(Kind.TEXT, ["first"], soon())
+    first = rig.engine.submit(["first"], soon())
     assert await asyncio.to_thread(rig.backend.started.wait, 10)
-    gone = rig.engine.submit(Kind.TEXT, ["gone"], soon())
+    gone = rig.engine.submit(["gone"], soon())
     gone.cancel()
-    rig.engine.submit(Kind.TEXT, ["late"], time.monotonic() - 1)
-    last = rig.engine.submit(Kind.TEXT, ["last"], soon())
+    rig.engine.submit(["late"], time.monotonic() - 1)
+    last = rig.engine.submit(["last"], soon())
     rig.backend.gate.set()
     await asyncio.gather(first, last)
     assert rig.backend.batches == [["first"], ["last"]]
@@ -217,7 +217,7 @@ async def test_what_is_cancelled_or_late_is_never_run(rig: Rig) -> None:
 async def test_a_batch_that_never_ends_is_unhealthy(rig: Rig) -> None:
     assert rig.engine.health() == ""
     rig.backend.gate.clear()
-    stuck = rig.engine.submit(Kind.TEXT, ["stuck"], soon())
+    stuck = rig.engine.submit(["stuck"], soon())
     assert await asyncio.to_thread(rig.backend.started.wait, 10)
     end = time.monotonic() + 10
     while not rig.engine.health():
@@ -244,3 +244,29 @@ def test_a_load_that_fails_ends_in_the_failed_state(error: Exception, word: str)
     rig.engine.close(10)
     assert (rig.lifecycle.state, rig.failures) == (State.FAILED, [word])
     assert rig.engine.health() == "the engine's thread has ended"
+
+
+async def test_who_waits_when_the_engine_fails_is_answered_at_once() -> None:
+    go = threading.Event()
+
+    def load() -> None:
+        assert go.wait(10)
+        raise LoadError("no")
+
+    failed = threading.Event()
+    engine = Engine(
+        GatedBackend(load),
+        Lifecycle(),
+        Metrics(),
+        batch_size=4,
+        queue_items=6,
+        stall_s=30,
+        on_failed=lambda _: failed.set(),
+    )
+    engine.start()
+    waiting = engine.submit(["a", "b"], soon())
+    go.set()
+    assert await asyncio.to_thread(failed.wait, 10)
+    outcomes = await asyncio.wait_for(waiting, 5)
+    assert [type(one) for one in outcomes] == [RunError, RunError]
+    engine.close(10)

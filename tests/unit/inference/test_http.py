@@ -6,9 +6,9 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from threading import Event
 from typing import Any
 
 import httpx
@@ -16,12 +16,15 @@ import pytest
 from PIL import Image
 
 from sluice_inference.engine.engine import Engine
+from sluice_inference.errors import RequestError
 from sluice_inference.http.app import make_app
+from sluice_inference.http.budget import BodyBudget
 from sluice_inference.http.context import Context
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import make_backend
+from sluice_inference.protocols.native import JsonRequest, decode_request
 from sluice_inference.settings import read_settings
 
 
@@ -32,6 +35,7 @@ def make_picture(kind: str = "JPEG", side: int = 64) -> bytes:
 
 
 JPEG, PNG = make_picture(), make_picture("PNG")
+LARGE = make_picture(side=256)
 RAW = {"content-type": "image/jpeg"}
 
 
@@ -40,7 +44,7 @@ async def start(wait: bool = True, **env: str) -> AsyncIterator[httpx.AsyncClien
     """The application with its engine running; the client carries `context` for the tests."""
     names = {"MODEL_NAME": "pizza", "MODEL_VERSION": "1.0.0", "SLUICE_REVISION": "abc123"}
     settings = read_settings({"BACKEND": "fake", "EMBEDDING_SPACE": "pizza-1", **names, **env})
-    lifecycle, metrics, settled = Lifecycle(), Metrics(), Event()
+    lifecycle, metrics, settled = Lifecycle(), Metrics(), threading.Event()
     lifecycle.on_change(lambda state: settled.set() if state is State.READY else None)
     engine = Engine(
         make_backend(settings),
@@ -59,7 +63,7 @@ async def start(wait: bool = True, **env: str) -> AsyncIterator[httpx.AsyncClien
     transport = httpx.ASGITransport(make_app(context))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
-            client.lifecycle = lifecycle  # type: ignore[attr-defined]
+            client.context = context  # type: ignore[attr-defined]
             yield client
     finally:
         pool.close()
@@ -163,6 +167,17 @@ async def test_json_takes_images_and_texts_together() -> None:
             "/embed", b"--x", "multipart/form-data; boundary=y", 400, "BODY_INVALID", id="bad form"
         ),
         pytest.param("/embed?top_k=0", JPEG, "image/jpeg", 400, "QUERY_INVALID", id="top_k 0"),
+        pytest.param(
+            "/embed?top_k=000001999", JPEG, "image/jpeg", 400, "QUERY_INVALID", id="top_k in zeros"
+        ),
+        pytest.param(
+            "/embed?top_k=000001" + "1" * 5000,
+            JPEG,
+            "image/jpeg",
+            400,
+            "QUERY_INVALID",
+            id="top_k of 5,000 digits",
+        ),
         pytest.param("/caption", JPEG, "image/jpeg", 404, "NOT_FOUND", id="no such route"),
     ],
 )
@@ -240,7 +255,7 @@ async def test_before_the_model_is_ready_nothing_is_answered_but_probes() -> Non
 
 async def test_while_draining_requests_are_answered_and_connections_closed() -> None:
     async with start() as client:
-        lifecycle: Any = client.lifecycle  # type: ignore[attr-defined]
+        lifecycle: Any = client.context.lifecycle  # type: ignore[attr-defined]
         lifecycle.enter(State.DRAINING)
         ready = await client.get("/ready")
         answer = await client.post("/embed", content=JPEG, headers=RAW)
@@ -266,6 +281,78 @@ async def test_a_full_queue_is_a_503() -> None:
         answer = await client.post("/embed", json=inputs)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_of_images_and_texts_all_enter_the_queue_or_none() -> None:
+    image = {"image": base64.b64encode(JPEG).decode()}
+    inputs = {"inputs": [image, image, {"text": "x"}, {"text": "y"}]}
+    async with start(QUEUE_MAX_ITEMS="3") as client:
+        answer = await client.post("/embed", json=inputs)
+        next_one = await client.post("/embed", json={"inputs": [{"text": "x"}]})
+        metrics = (await client.get("/metrics")).text
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert next_one.status_code == 200
+    assert "sluice_inference_batch_size_sum 1.0" in metrics.splitlines()
+
+
+async def stream_picture() -> AsyncIterator[bytes]:
+    """A body of unknown length."""
+    for start_at in range(0, len(LARGE), 100):
+        yield LARGE[start_at : start_at + 100]
+
+
+@pytest.mark.parametrize(
+    "make_content",
+    [
+        pytest.param(lambda: LARGE, id="a declared length"),
+        pytest.param(stream_picture, id="counted as it comes"),
+    ],
+)
+async def test_bodies_over_the_bound_on_all_of_them_are_turned_away(
+    make_content: Callable[[], Any],
+) -> None:
+    async with start(MAX_BODY_MB_IN_FLIGHT="0.001") as client:
+        budget: BodyBudget = client.context.budget  # type: ignore[attr-defined]
+        assert budget.limit < len(LARGE)
+        assert budget.take(50, 0)
+        refused = await client.post("/embed", content=make_content(), headers=RAW)
+        ready = await client.get("/ready")
+        held_after = budget.held
+        budget.give_back(50)
+        alone = await client.post("/embed", content=make_content(), headers=RAW)
+        metrics = (await client.get("/metrics")).text
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert "MAX_BODY_MB_IN_FLIGHT" in refused.json()["error"]["message"]
+    assert int(refused.headers["retry-after"]) >= 1
+    assert ready.status_code == 200
+    assert (held_after, budget.held) == (50, 0)
+    assert alone.status_code == 200, "a request that is alone is taken, whatever its size"
+    assert 'rejected_total{reason="body_bytes"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_off"),
+    [pytest.param(1, False, id="a small body"), pytest.param(300, True, id="a large body")],
+)
+async def test_large_json_is_decoded_off_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, texts: int, is_off: bool
+) -> None:
+    seen: list[bool] = []
+
+    def decode(body: bytes) -> JsonRequest:
+        seen.append(threading.current_thread() is not threading.main_thread())
+        return decode_request(body)
+
+    monkeypatch.setattr("sluice_inference.http.inputs.decode_request", decode)
+    async with start(MAX_IMAGES="1000", QUEUE_MAX_ITEMS="1000") as client:
+        answer = await client.post("/embed", json={"inputs": [{"text": "x" * 4000}] * texts})
+    assert (answer.status_code, seen) == (200, [is_off])
+
+
+def test_a_bad_image_in_json_is_named_by_its_place() -> None:
+    body = json.dumps({"inputs": [{"text": "x"}, {"image": "!!"}]}).encode()
+    with pytest.raises(RequestError, match=r"base64.* - at `\$\.inputs\[1\]\.image`; wanted"):
+        decode_request(body)
 
 
 @pytest.mark.parametrize(

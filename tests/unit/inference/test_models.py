@@ -49,29 +49,31 @@ GOLDEN: dict[str, Any] = {
 
 
 def make_graph(input_info: Any, nodes: list[Any], outputs: list[str], extra: list[Any]) -> bytes:
-    infos = [helper.make_tensor_value_info(one, TensorProto.FLOAT, ["n", 3]) for one in outputs]
+    infos = [helper.make_tensor_value_info(one, TensorProto.FLOAT, ["n", "w"]) for one in outputs]
     graph = helper.make_graph(nodes, "tiny", [input_info], infos, extra)
     opset = [helper.make_opsetid("", 18)]
     data: bytes = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
     return data
 
 
-def make_image_graph() -> bytes:
-    """The mean of each channel, as embedding and as logits."""
+def make_image_graph(factor: float = 1) -> bytes:
+    """The mean of each channel, times `factor`, as embedding and as logits."""
     info = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", SIZE, SIZE, 3])
     axes = onnx.numpy_helper.from_array(np.asarray([1, 2], dtype=np.int64), "axes")
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["embedding"], keepdims=0),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "factor"], ["embedding"]),
         helper.make_node("Identity", ["embedding"], ["logits"]),
     ]
-    return make_graph(info, nodes, ["embedding", "logits"], [axes])
+    times = onnx.numpy_helper.from_array(np.asarray(factor, dtype=np.float32), "factor")
+    return make_graph(info, nodes, ["embedding", "logits"], [axes, times])
 
 
-def make_text_graph() -> bytes:
-    """The first three token ids, as embedding."""
+def make_text_graph(width: int = 3) -> bytes:
+    """The first `width` token ids, as embedding."""
     info = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n", "l"])
-    bounds = {"starts": 0, "ends": 3, "axis": 1}
+    bounds = {"starts": 0, "ends": width, "axis": 1}
     extra = [
         onnx.numpy_helper.from_array(np.asarray([value], dtype=np.int64), name)
         for name, value in bounds.items()
@@ -95,7 +97,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "image.onnx").write_bytes(make_image_graph())
     (tmp_path / "text.onnx").write_bytes(make_text_graph())
-    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "one": 1, "two": 2}, unk_token="[PAD]"))
+    tokenizer = Tokenizer(
+        WordLevel({"[PAD]": 0, "one": 1, "two": 2, "[UNK]": 3}, unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "golden" / "0.png").write_bytes(make_png((200, 0, 0)))
@@ -247,6 +251,56 @@ def test_what_is_not_the_registered_model_does_not_become_ready(
     backend = make_onnx(folder, **env)
     with pytest.raises(LoadError) as caught:
         load(backend)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def without_golden(folder: Path) -> Path:
+    """The samples would find it too, but an artifact need not have any."""
+    (folder / "golden" / "golden.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(
+            lambda f: (f / "image.onnx").write_bytes(make_image_graph(np.nan)),
+            ["warm-up with 1 inputs (image)", "not finite"],
+            id="weights that are not numbers",
+        ),
+        pytest.param(
+            lambda f: (f / "image.onnx").write_bytes(make_image_graph(0)),
+            ["warm-up with 1 inputs (image)", "not finite"],
+            id="weights of nothing but zeros",
+        ),
+        pytest.param(
+            lambda f: edit(f, "config.json", lambda c: c["embedding"].update(dimension=4)),
+            ["have 3 numbers", "says 4 (embedding.dimension)"],
+            id="another embedding width",
+        ),
+        pytest.param(
+            lambda f: (f / "text.onnx").write_bytes(make_text_graph(2)),
+            ["(text)", "have 2 numbers", "says 3 (embedding.dimension)"],
+            id="texts in another space than images",
+        ),
+        pytest.param(
+            lambda f: edit(f, "config.json", lambda c: c.update(labels=["red", "green"])),
+            ["logits have 3 numbers", "has 2 labels"],
+            id="more logits than labels",
+        ),
+        pytest.param(
+            lambda f: edit(f, "config.json", lambda c: c.update(labels=[])),
+            ["logits have 3 numbers", "has 0 labels"],
+            id="a classifier without labels",
+        ),
+    ],
+)
+def test_a_model_that_can_not_answer_does_not_become_ready(
+    folder: Path, change: Callable[[Path], object], words: list[str]
+) -> None:
+    change(without_golden(folder))
+    with pytest.raises(LoadError) as caught:
+        load(make_onnx(folder))
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 

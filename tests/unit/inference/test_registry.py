@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ class Host:
     wanted: str = ""
     address: str = ""
     upload_to: str = ""
+    token_answer: bytes = b'{"token":"t-1"}'
     asked: list[tuple[str, str, str]] = field(default_factory=list)
 
     def paths(self, method: str) -> list[str]:
@@ -44,7 +44,7 @@ def make_handler(host: Host) -> type[BaseHTTPRequestHandler]:
             host.asked.append((self.command, self.path, authorization))
             if self.path.startswith("/token"):
                 known = authorization == BASIC
-                self.reply(200 if known else 401, json.dumps({"token": "t-1"}).encode())
+                self.reply(200 if known else 401, host.token_answer)
             elif self.path.startswith("/elsewhere"):
                 self.reply(201)
             elif host.wanted and authorization != host.wanted:
@@ -144,6 +144,34 @@ def test_refused_credentials_are_unauthorized(host: Host, access: dict[str, str]
         read(open_registry(host, **access))
     assert caught.value.reason == "Unauthorized"
     assert "wrong" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "words"),
+    [
+        pytest.param(b"<html>Sign in</html>", "Unreachable", "JSON with a token", id="HTML"),
+        pytest.param(b'["t-1"]', "Unauthorized", "gave no token", id="a list"),
+        pytest.param(b'{"token":""}', "Unauthorized", "gave no token", id="an empty token"),
+        pytest.param(b'{"token":7}', "Unauthorized", "gave no token", id="a number"),
+    ],
+)
+def test_a_token_service_that_gives_no_token_is_named(
+    host: Host, answer: bytes, reason: str, words: str
+) -> None:
+    ask_for_token(host)
+    host.token_answer = answer
+    with pytest.raises(ArtifactError, match=f"http://{host.address}/token: .*{words}") as caught:
+        read(open_registry(host, username="ci", password="secret"))
+    assert (caught.value.reason, caught.value.permanent) == (reason, False)
+
+
+def test_a_certificate_file_that_is_not_there_is_named(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(ArtifactError, match=r"SSL_CERT_FILE: .*'/nowhere/ca\.pem'") as caught:
+        open_registry(host)
+    assert caught.value.reason == "Unreachable"
 
 
 def test_credentials_stay_with_the_registry_when_an_upload_goes_elsewhere(host: Host) -> None:

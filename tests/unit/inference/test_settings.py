@@ -21,6 +21,7 @@ def test_values_are_read_with_their_units() -> None:
         {
             "MODEL_TASKS": "ImageEmbedding, Classification",
             "MAX_IMAGE_MB": "2",
+            "MAX_BODY_MB_IN_FLIGHT": "64",
             "REQUEST_TIMEOUT_MS": "1500",
             "MODEL_NAME": "pizza",
             "MODEL_VERSION": "1.0.0",
@@ -29,6 +30,7 @@ def test_values_are_read_with_their_units() -> None:
     )
     assert settings.tasks == ("ImageEmbedding", "Classification")
     assert settings.limits.max_image_bytes == 2 * 1024 * 1024
+    assert settings.limits.max_body_bytes_in_flight == 64 * 1024 * 1024
     assert settings.limits.request_timeout_s == 1.5
     assert settings.model == "pizza/1.0.0"
     assert settings.embedding_dimension == 0

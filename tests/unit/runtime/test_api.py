@@ -134,3 +134,19 @@ async def test_no_answer_is_an_error_too(clock: Any, metrics: Metrics) -> None:
         await api.close()
     labels = {"verb": "update", "kind": "Thing", "code": "0"}
     assert metrics.registry.get_sample_value("sluice_api_calls_total", labels) == 1
+
+
+async def test_without_the_lease_objects_are_not_written(line: Line) -> None:
+    """A process that was stopped and wakes up must not act on what it believed then."""
+    line.api.fence = lambda: False
+    for write in (
+        lambda api: api.apply(THING, OBJ),
+        lambda api: api.apply_status(THING, OBJ),
+        lambda api: api.delete(THING, "n", "a", uid="1"),
+    ):
+        error, _ = await line.call(write)
+        assert isinstance(error, Transient)
+        assert "lease" in error.message
+    await line.call(lambda api: api.list(THING))
+
+    assert [request.split()[0] for request in line.server.requests] == ["GET"]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sluice.errors import Conflict, Forbidden, Invalid, SluiceError, Transient
+from sluice.runtime.clock import LoopClock
 from sluice.runtime.kinds import Key
 from sluice.runtime.metrics import Metrics
 from sluice.runtime.queue import Queue
@@ -140,3 +141,27 @@ async def test_a_worker_that_hangs_is_unhealthy(clock: Any, metrics: Metrics) ->
     assert not workers.is_healthy()
     queue.shut_down()
     assert not await workers.stop(0)
+
+
+async def test_keys_that_come_back_at_once_leave_others_their_turn(metrics: Metrics) -> None:
+    """On the real loop: a reconcile that never waits, for ever, and a task beside it."""
+    clock = LoopClock()
+    queue = Queue("test", clock, metrics)
+
+    async def reconcile(key: Key) -> Result:
+        queue.add(key)
+        return Result()
+
+    workers = Workers(queue, {"Thing": reconcile}, metrics, clock, count=1)
+    workers.start()
+    workers.open()
+    queue.add(KEY)
+    turns = 0
+    async with asyncio.timeout(30):
+        while turns < 50:
+            await asyncio.sleep(0)
+            turns += 1
+    queue.shut_down()
+    await workers.stop(0.1)
+
+    assert turns == 50

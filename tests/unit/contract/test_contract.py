@@ -1,0 +1,273 @@
+"""docs/contract.md is true of both images: what it lists is what the operator writes and the server reads."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sluice import labels, pods
+from sluice.api.inferenceservice import InferenceService
+from sluice.api.modelversion import ModelVersion
+from sluice.resources.pod import make_pod_template
+from sluice.resources.revision import make_inputs
+from sluice.world import Trouble
+from sluice_inference.__main__ import _make_parser
+from sluice_inference.artifact.credentials import read_access
+from sluice_inference.artifact.errors import PERMANENT, REASONS
+from sluice_inference.engine.engine import Engine
+from sluice_inference.http.app import make_app
+from sluice_inference.http.context import Context
+from sluice_inference.imaging.pool import DecodePool
+from sluice_inference.lifecycle import Lifecycle, State
+from sluice_inference.metrics import Metrics
+from sluice_inference.models.registry import make_backend
+from sluice_inference.report import EXIT_OK, EXIT_PERMANENT, EXIT_TRY_AGAIN, make_report
+from sluice_inference.settings import read_settings
+from tests.builders import inference_service, model_version
+
+ROOT = Path(__file__).parents[3]
+CONTRACT = (ROOT / "docs" / "contract.md").read_text()
+
+
+def section(title: str) -> str:
+    """The text under a heading, up to the next one of its level or above."""
+    level, found = title.partition(" ")[0], CONTRACT.partition(f"\n{title}\n")[2]
+    assert found, f"docs/contract.md has no heading {title!r}"
+    return re.split(rf"\n#{{2,{len(level)}}} ", found)[0]
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of the first table under a heading, its head left out."""
+    table = re.search(r"(?:^\|.*\n)+", section(title) + "\n", re.MULTILINE)
+    assert table, f"docs/contract.md: no table under {title!r}"
+    lines = table[0].splitlines()[2:]
+    assert lines, f"docs/contract.md: an empty table under {title!r}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+class Recorder(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return default
+
+
+@pytest.fixture(scope="module")
+def spec() -> dict[str, Any]:
+    """A rendered pod of a version that says everything a version can say."""
+    version = model_version().obj()
+    version["spec"]["artifact"]["credentialsSecretRef"] = {"name": "registry"}
+    version["spec"]["embedding"] = {"space": "pizza-1", "dimension": 64}
+    version["spec"]["tasks"] = ["Classification", "ImageEmbedding", "TextEmbedding"]
+    inputs = make_inputs(
+        InferenceService.parse(inference_service().obj()), ModelVersion.parse(version)
+    )
+    template = make_pod_template("pizza", "bcdfghjklm", inputs)
+    found: dict[str, Any] = template["spec"]
+    return found
+
+
+def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in (*spec["initContainers"], *spec["containers"])}
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in container["env"]}
+
+
+def listed(container: str) -> set[str]:
+    """The variables that the contract says a container gets."""
+    return {
+        name
+        for variables, where, *_ in rows("### Environment")
+        for name in names(variables)
+        if where in (container, "both")
+    }
+
+
+@pytest.mark.parametrize("container", ["server", "fetch"])
+def test_the_operator_sets_exactly_the_listed_variables(
+    spec: dict[str, Any], container: str
+) -> None:
+    assert set(environment(containers(spec)[container])) == listed(container)
+
+
+def test_the_server_reads_every_variable_it_is_given() -> None:
+    env = Recorder()
+    read_settings(env)
+    assert listed("server") <= env.asked
+
+
+def test_what_the_operator_sets_is_what_the_server_understands(spec: dict[str, Any]) -> None:
+    given = environment(containers(spec)["server"])
+    settings = read_settings(given)
+    assert (settings.service, settings.revision, settings.role) == (
+        "pizza",
+        "bcdfghjklm",
+        labels.PRIMARY,
+    )
+    assert settings.model == f"{given['MODEL_NAME']}/{given['MODEL_VERSION']}"
+    assert ",".join(settings.tasks) == given["MODEL_TASKS"]
+    assert (settings.embedding_space, settings.embedding_dimension) == ("pizza-1", 64)
+    assert settings.port == containers(spec)["server"]["ports"][0]["containerPort"]
+
+
+def test_fixed_values_are_the_listed_ones(spec: dict[str, Any]) -> None:
+    given = environment(containers(spec)["server"])
+    for variables, where, source, _ in rows("### Environment"):
+        (name, *others), fixed = names(variables), re.fullmatch(r"`([^`]+)`", source)
+        if fixed and not others and where == "server" and not fixed[1].startswith("spec."):
+            assert given[name] == fixed[1]
+
+
+def test_the_credentials_of_fetch_are_the_listed_ones() -> None:
+    env = Recorder()
+    read_access(env)
+    credentials = {name for name in names(section("### Environment")) if "ARTIFACT_" in name}
+    assert env.asked == credentials | {"ARTIFACT_PLAIN_HTTP"}
+    assert "`ARTIFACT_PLAIN_HTTP=" in section("## URIs")
+
+
+def test_the_command_lines_are_the_listed_ones_and_are_understood(spec: dict[str, Any]) -> None:
+    for cell, command, _ in rows("## The pod"):
+        container = containers(spec)[names(cell)[0]]
+        words = names(command)[0].split()
+        given = [*container["command"], *container["args"]]
+        assert len(given) == len(words)
+        for word, value in zip(words, given, strict=True):
+            assert word in (value, "URI", "DIGEST")
+        options = _make_parser().parse_args(given[1:])
+        if "fetch" in words:
+            assert options.uri == given[words.index("URI")]
+            assert options.digest == given[words.index("DIGEST")]
+            assert (options.mount, options.report) == (
+                Path("/artifact"),
+                Path("/dev/termination-log"),
+            )
+
+
+def test_the_labels_are_the_listed_ones() -> None:
+    written = labels.revision_labels("s", "r", "m", "v") | {labels.FRONT: "true"}
+    table = rows("## Labels and annotations (written by the operator)")
+    keys = {key for cell, *_ in table for key in names(cell)}
+    assert keys == set(written)
+
+
+SAYS = section("## What `fetch` says")
+
+
+def test_the_reasons_are_the_listed_ones() -> None:
+    sentence = SAYS.partition("`reason` is one of ")[2].partition(" `permanent` is true")[0]
+    assert {word for word in names(sentence) if re.fullmatch("[A-Z][A-Za-z]+", word)} == REASONS
+    permanent = SAYS.partition("trying again can't help\n(")[2].partition(")")[0]
+    assert set(permanent.split(", ")) == PERMANENT
+
+
+def said_reasons() -> Iterator[str]:
+    """Every reason written in the code that fetches: what ArtifactError and the report are given."""
+    package = ROOT / "inference" / "sluice_inference"
+    for path in (*sorted((package / "artifact").glob("*.py")), package / "__main__.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            given = [*node.args[:1]] if node.func.id == "ArtifactError" else []
+            given += [word.value for word in node.keywords if word.arg == "reason"]
+            for one in given:
+                if isinstance(one, ast.Constant):
+                    yield str(one.value)
+
+
+def test_the_code_says_the_listed_reasons_and_no_other() -> None:
+    assert set(said_reasons()) == REASONS | {"LoadFailed"}
+
+
+def make_pod(container: str, report: str, code: int) -> dict[str, Any]:
+    ended = {"terminated": {"exitCode": code, "reason": "Error", "message": report}}
+    key = "initContainerStatuses" if container == "fetch" else "containerStatuses"
+    metadata = {"name": "p", "namespace": "n", "uid": "1"}
+    return pods.project_pod(
+        {"metadata": metadata, "status": {key: [{"name": container, "lastState": ended}]}}
+    )
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_the_operator_reads_what_fetch_says(reason: str) -> None:
+    permanent = reason in PERMANENT
+    report = make_report("Failed", reason=reason, message="m " * 4000, permanent=permanent)
+    pod = make_pod("fetch", report, EXIT_PERMANENT if permanent else EXIT_TRY_AGAIN)
+    verdict, trouble = pods.read_verdict(pod), pods.find_trouble(pod)
+    for found in (verdict, trouble):
+        assert isinstance(found, Trouble)
+        assert (found.reason, found.permanent) == (reason, permanent)
+
+
+def test_the_operator_reads_that_an_artifact_is_verified() -> None:
+    report = make_report("Verified", digest="sha256:1", files=6, bytes=1, seconds="1.2")
+    assert pods.read_verdict(make_pod("fetch", report, EXIT_OK)) is True
+
+
+def test_the_operator_reads_that_a_model_can_not_be_loaded() -> None:
+    report = make_report("Failed", reason="LoadFailed", message="no", permanent=True)
+    trouble = pods.find_trouble(make_pod("server", report, EXIT_PERMANENT))
+    assert trouble is not None
+    assert (trouble.reason, trouble.permanent) == ("LoadFailed", True)
+
+
+def test_the_exit_codes_are_the_listed_ones() -> None:
+    codes = f"{EXIT_OK} verified, {EXIT_PERMANENT} permanent, {EXIT_TRY_AGAIN} to be tried again"
+    assert f"Exit code: {codes}" in SAYS
+
+
+async def test_answers_carry_the_listed_headers(spec: dict[str, Any]) -> None:
+    given = environment(containers(spec)["server"])
+    settings = read_settings({**given, "BACKEND": "fake"})
+    lifecycle, metrics, ready = Lifecycle(), Metrics(), threading.Event()
+    lifecycle.on_change(lambda state: ready.set() if state is State.READY else None)
+    engine = Engine(
+        make_backend(settings),
+        lifecycle,
+        metrics,
+        batch_size=1,
+        queue_items=8,
+        stall_s=30,
+        on_failed=lambda message: None,
+    )
+    pool = DecodePool(1, settings.limits, metrics)
+    app = make_app(Context(settings, lifecycle, engine, pool, metrics, "fake"))
+    engine.start()
+    try:
+        assert await asyncio.to_thread(ready.wait, 10)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
+            answer = await client.post("/embed", json={"inputs": [{"text": "x"}]})
+            probes = {}
+            for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+                path = containers(spec)["server"][name]["httpGet"]["path"]
+                probes[path] = (await client.get(path)).status_code
+    finally:
+        pool.close()
+        engine.close(10)
+    assert answer.status_code == 200
+    own = set(answer.headers) - {"content-type", "content-length"}
+    assert own == {name for cell, _ in rows("## Answers") for name in names(cell)}
+    assert answer.headers["sluice-revision"] == given["SLUICE_REVISION"]
+    assert answer.headers["sluice-model"] == f"{given['MODEL_NAME']}/{given['MODEL_VERSION']}"
+    assert answer.headers["sluice-embedding-space"] == given["EMBEDDING_SPACE"]
+    assert probes == {"/ready": 200, "/health": 200}
