@@ -96,6 +96,7 @@ def _fetch(options: argparse.Namespace) -> int:
     from sluice_inference.artifact.errors import ArtifactError
     from sluice_inference.artifact.fetch import Retry, fetch_artifact
     from sluice_inference.artifact.source import make_source
+    from sluice_inference.logs import log
 
     started = time.monotonic()
     try:
@@ -114,6 +115,20 @@ def _fetch(options: argparse.Namespace) -> int:
             ),
         )
         return EXIT_PERMANENT if error.permanent else EXIT_TRY_AGAIN
+    except Exception as error:
+        # The outermost edge: without a report, the version would wait without a word.
+        log("error", "the fetch failed unexpectedly", exc_info=True)
+        # Only an OSError's own words: a library's may quote a header, and with it a credential.
+        detail = f" ({error})" if isinstance(error, OSError) else ""
+        message = (
+            f"{options.uri}: unexpected {type(error).__name__}{detail}; the log of container fetch "
+            "has the traceback"
+        )
+        write_report(
+            options.report,
+            make_report("Failed", reason="Unreachable", message=message, permanent=False),
+        )
+        return EXIT_TRY_AGAIN
     write_report(
         options.report,
         make_report(

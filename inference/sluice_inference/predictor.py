@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from sluice_inference.engine.backend import Kind, Output, Payload
+from sluice_inference.engine.backend import Output, Payload
 from sluice_inference.engine.engine import Engine
 from sluice_inference.errors import EngineStoppedError, QueueFullError, RequestError, RunError
 from sluice_inference.imaging.pool import DecodePool
@@ -36,21 +36,13 @@ class Predictor:
         outcomes: list[Outcome | None] = [
             one if isinstance(one, RequestError) else None for one in payloads
         ]
-        waiting = []
-        for kind in Kind:
-            chosen = {
-                at: one
-                for at, one in enumerate(payloads)
-                if not isinstance(one, RequestError) and isinstance(one, str) == (kind is Kind.TEXT)
-            }
-            if chosen:
-                waiting.append((list(chosen), self._submit(kind, list(chosen.values()), deadline)))
-        try:
-            for places, future in waiting:
-                for at, outcome in zip(places, await future, strict=True):
+        chosen = {at: one for at, one in enumerate(payloads) if not isinstance(one, RequestError)}
+        if chosen:
+            future = self._submit(list(chosen.values()), deadline)
+            try:
+                for at, outcome in zip(chosen, await future, strict=True):
                     outcomes[at] = self._explain(outcome)
-        finally:
-            for _, future in waiting:
+            finally:
                 future.cancel()
         return [one for one in outcomes if one is not None]
 
@@ -58,10 +50,10 @@ class Predictor:
         return await self._pool.decode(one, size) if isinstance(one, bytes) else one
 
     def _submit(
-        self, kind: Kind, payloads: Sequence[Payload], deadline: float
+        self, payloads: Sequence[Payload], deadline: float
     ) -> asyncio.Future[list[Output | RunError]]:
         try:
-            return self._engine.submit(kind, payloads, deadline)
+            return self._engine.submit(payloads, deadline)
         except QueueFullError:
             self._metrics.rejected_total.labels("queue_full").inc()
             raise RequestError(

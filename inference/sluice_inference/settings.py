@@ -51,6 +51,7 @@ class Limits:
     max_image_bytes: int
     max_pixels: int
     max_concurrent_requests: int
+    max_body_bytes_in_flight: int
     request_timeout_s: float
 
     @property
@@ -188,6 +189,9 @@ def read_settings(env: Mapping[str, str]) -> Settings:
             max_image_bytes=int(read.number("MAX_IMAGE_MB", 10, 0.001, 1024) * 1024 * 1024),
             max_pixels=read.integer("MAX_PIXELS", 40_000_000, 64, 1_000_000_000),
             max_concurrent_requests=read.integer("MAX_CONCURRENT_REQUESTS", 256, 1, 100_000),
+            max_body_bytes_in_flight=int(
+                read.number("MAX_BODY_MB_IN_FLIGHT", 512, 0.001, 1_048_576) * 1024 * 1024
+            ),
             request_timeout_s=read.number("REQUEST_TIMEOUT_MS", 10_000, 1, 600_000) / 1000,
         ),
         fake=FakeSettings(

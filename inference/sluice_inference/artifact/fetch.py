@@ -31,6 +31,7 @@ from sluice_inference.logs import log
 _T = TypeVar("_T")
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
+_MAKE_ROOM = "make room on the node's disk, or send the pod to another (spec.runtime.nodeSelector)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,11 @@ class Fetched:
 
 
 class Retry:
-    """Tries again what may pass by itself, for at most `bound_s` seconds without progress."""
+    """Tries again what may pass by itself, for at most `bound_s` seconds without progress.
+
+    Progress is what `advance` is told: without it, a large file would have used up its time by
+    being read, and the first cut connection would end the fetch.
+    """
 
     def __init__(
         self,
@@ -53,16 +58,30 @@ class Retry:
         self._bound_s = bound_s
         self._clock = clock
         self._wait = wait
+        self._since = 0.0
+        self._furthest = 0
+
+    def advance(self, reached: int) -> None:
+        """The current try has brought `reached` bytes; more than any before it is progress.
+
+        Less is not: a server that cuts every try at the same byte must not be asked for ever.
+        """
+        if reached > self._furthest:
+            self._furthest, self._since = reached, self._clock()
 
     def call(self, work: Callable[[], _T]) -> _T:
         """`work()`, again while it fails retriably and there is time. Raises its last error."""
-        started, wait_s = self._clock(), _FIRST_WAIT_S
+        self._since, self._furthest = self._clock(), 0
+        wait_s = _FIRST_WAIT_S
         while True:
+            furthest = self._furthest
             try:
                 return work()
             except ArtifactError as error:
+                if self._furthest > furthest:
+                    wait_s = _FIRST_WAIT_S
                 pause = wait_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, hides nothing
-                if not error.retriable or self._clock() + pause - started > self._bound_s:
+                if not error.retriable or self._clock() + pause - self._since > self._bound_s:
                     raise
                 log("warning", "will try again", reason=error.reason, problem=error.message)
                 self._wait(pause)
@@ -78,13 +97,13 @@ def fetch_artifact(source: Source, uri: str, digest: str, into: Path, retry: Ret
     check_digest(digest)
     data = retry.call(lambda: source.read_manifest(digest))
     manifest = verify_manifest(data, digest, uri)
-    into.mkdir(parents=True, exist_ok=True)
-    (into / MANIFEST).unlink(missing_ok=True)
-    wanted = [entry for entry in manifest.files if not _is_there(into, entry)]
-    _check_space(into, sum(entry.size for entry in wanted))
     try:
+        into.mkdir(parents=True, exist_ok=True)
+        (into / MANIFEST).unlink(missing_ok=True)
+        wanted = [entry for entry in manifest.files if not _is_there(into, entry)]
+        _check_space(into, sum(entry.size for entry in wanted))
         for entry in wanted:
-            retry.call(lambda entry=entry: _fetch_file(source, entry, into))  # type: ignore[misc]
+            retry.call(lambda entry=entry: _fetch_file(source, entry, into, retry))  # type: ignore[misc]
         part = into / f"{MANIFEST}.part"
         part.write_bytes(data)
         part.replace(into / MANIFEST)
@@ -93,7 +112,7 @@ def fetch_artifact(source: Source, uri: str, digest: str, into: Path, retry: Ret
     return Fetched(files=len(manifest.files), bytes=manifest.total_bytes)
 
 
-def _fetch_file(source: Source, entry: FileEntry, into: Path) -> None:
+def _fetch_file(source: Source, entry: FileEntry, into: Path, retry: Retry) -> None:
     target = into / entry.path
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -106,6 +125,7 @@ def _fetch_file(source: Source, entry: FileEntry, into: Path) -> None:
                     break  # no more than the manifest promised, whatever the other side sends
                 digest.update(piece)
                 file.write(piece)
+                retry.advance(size)
         check_content(entry, digest.hexdigest(), size)
         part.replace(target)
     finally:
@@ -124,12 +144,19 @@ def _check_space(into: Path, needed: int) -> None:
     if needed > free:
         raise ArtifactError(
             "NoSpace",
-            f"{into}: {needed} bytes are needed, {free} are free; spec.artifact.size is "
-            "what the volume is made for",
+            f"{into}: {needed} bytes are needed, {free} are free; {_MAKE_ROOM}",
         )
 
 
 def _explain_disk(error: OSError, into: Path) -> ArtifactError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ArtifactError("NoSpace", f"{into}: {error.strerror}")
-    return ArtifactError("NoSpace", f"{into}: can't be written: {error.strerror}")
+    """What went wrong with the target folder; sources explain their own errors."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ArtifactError(
+            "NoSpace",
+            f"{into}: {error.strerror}; {_MAKE_ROOM}",
+        )
+    return ArtifactError(
+        "Unreachable",
+        f"{error.filename or into}: the artifact can't be stored: {error.strerror}; this is the "
+        "pod's own volume, not the artifact's source",
+    )

@@ -160,9 +160,16 @@ def _check(manifest: Manifest) -> None:
     paths = [entry.path for entry in manifest.files]
     if paths != sorted(set(paths)):
         raise _invalid("files are not sorted by path, or a path is there twice")
+    known = set(paths)
     for entry in manifest.files:
         if problem := _explain_path(entry.path):
             raise _invalid(f"path {entry.path!r} {problem}")
+        for parent in PurePosixPath(entry.path).parents:
+            if str(parent) in known:
+                raise _invalid(
+                    f"path {entry.path!r} lies in {str(parent)!r}, which is a file too; a name is "
+                    "either a file or a folder"
+                )
         if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
             raise _invalid(f"{entry.path}: sha256 is not 64 lowercase hex digits")
         if entry.size < 0:
@@ -178,7 +185,7 @@ def _explain_path(path: str) -> str:
         return "is empty, longer than 512 characters, or has characters that are not allowed"
     if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == ".":
         return "is not a plain relative path; '..', './', '//' and a leading '/' are refused"
-    if path == MANIFEST or path.endswith(".part"):
+    if pure.parts[0] == MANIFEST or any(part.endswith(".part") for part in pure.parts):
         return "is a name this tool uses itself"
     if pure.suffix.lower() in _REFUSED_SUFFIXES:
         return "may hold code; only safetensors, ONNX, JSON, text and images are served"

@@ -7,6 +7,7 @@ honour SSL_CERT_FILE. Knows blobs, manifests and authentication; knows nothing o
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,9 +134,29 @@ class Registry:
         response = self._client.get(realm, params=parameters, headers=headers)
         if response.status_code != 200:
             raise make_http_error(str(self.reference), response.status_code)
+        return f"Bearer {_read_token(response, f'{self.reference}: token service {realm}')}"
+
+
+def _read_token(response: httpx.Response, where: str) -> str:
+    """The token in a token service's answer. Raises ArtifactError: no JSON, or no token in it."""
+    try:
         answer = response.json()
-        token = answer.get("token") or answer.get("access_token") or ""
-        return f"Bearer {token}"
+    except ValueError as error:
+        kind = response.headers.get("content-type", "no content type")
+        raise ArtifactError(
+            "Unreachable",
+            f"{where}: answered {kind} where JSON with a token belongs; a proxy or a login page "
+            "may stand in between",
+            retriable=True,
+        ) from error
+    found = answer.get("token") or answer.get("access_token") if isinstance(answer, dict) else None
+    if not isinstance(found, str):
+        raise ArtifactError(
+            "Unauthorized",
+            f"{where}: gave no token; does the user of spec.artifact.credentialsSecretRef have "
+            "the right to read?",
+        )
+    return found
 
 
 def make_client(headers: dict[str, str]) -> httpx.Client:
@@ -144,7 +165,15 @@ def make_client(headers: dict[str, str]) -> httpx.Client:
     Bodies are taken as they are stored: a compressed answer would not be what was hashed.
     """
     headers = {"Accept-Encoding": "identity", "User-Agent": "sluice-inference", **headers}
-    return httpx.Client(timeout=_TIMEOUT, follow_redirects=True, headers=headers)
+    try:
+        return httpx.Client(timeout=_TIMEOUT, follow_redirects=True, headers=headers)
+    except OSError as error:
+        bundle = os.environ.get("SSL_CERT_FILE", "")
+        raise ArtifactError(
+            "Unreachable",
+            f"SSL_CERT_FILE: certificates can't be read from {bundle!r}: {error.strerror}; name a "
+            "file of PEM certificates, or unset it",
+        ) from error
 
 
 def read_limited(response: httpx.Response, limit: int, uri: str) -> bytes:

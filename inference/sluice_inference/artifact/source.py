@@ -146,13 +146,19 @@ class FolderSource:
 
     @contextmanager
     def _open(self, path: str) -> Iterator[Any]:
+        """The open file. Errors while it is read are the claim's too, not the target volume's."""
         try:
-            file = (self._folder / path).open("rb")
+            with (self._folder / path).open("rb") as file:
+                yield file
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactError("NotFound", f"{self._uri}: there is no {path}") from error
         except PermissionError as error:
             raise ArtifactError(
                 "Unauthorized", f"{self._uri}: {path} can't be read by user 65532"
             ) from error
-        with file:
-            yield file
+        except OSError as error:
+            raise ArtifactError(
+                "Unreachable",
+                f"{self._uri}: {path} can't be read: {error.strerror}; is the claim's storage up?",
+                retriable=True,
+            ) from error

@@ -69,15 +69,16 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(
-        self, kind: Kind, payloads: Sequence[Payload], deadline: float
-    ) -> asyncio.Future[list[Outcome]]:
-        """Queue one request's inputs. Raises QueueFullError or EngineStoppedError. Event loop only."""
+    def submit(self, payloads: Sequence[Payload], deadline: float) -> asyncio.Future[list[Outcome]]:
+        """Queue one request's inputs, of whatever kinds: all of them, or none. Event loop only.
+
+        Raises QueueFullError or EngineStoppedError.
+        """
         ticket = Ticket(asyncio.get_running_loop(), len(payloads))
         now = time.monotonic()
         self._queue.put(
             [
-                Item(kind, payload, deadline, now, ticket, index)
+                Item(_get_kind(payload), payload, deadline, now, ticket, index)
                 for index, payload in enumerate(payloads)
             ]
         )
@@ -102,10 +103,7 @@ class Engine:
 
     def close(self, timeout_s: float) -> None:
         """Stop the thread. What still waits is told so."""
-        for item in self._queue.close():
-            item.ticket.loop.call_soon_threadsafe(
-                item.ticket.settle, item.index, RunError("the server stopped")
-            )
+        self._turn_away("the server stopped")
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -122,8 +120,13 @@ class Engine:
         finally:
             self._backend.close()
 
+    def _turn_away(self, reason: str) -> None:
+        """Close the queue. Whoever waits in it is answered now, and not by a deadline."""
+        if left := self._queue.close():
+            _deliver(left, [RunError(reason) for _ in left])
+
     def _fail(self, message: str) -> None:
-        self._queue.close()
+        self._turn_away("the model can't be served")
         if self._lifecycle.enter(State.FAILED, message):
             self._on_failed(message)
 
@@ -160,11 +163,15 @@ class Engine:
             _deliver(batch, outcomes)
 
 
+def _get_kind(payload: Payload) -> Kind:
+    return Kind.TEXT if isinstance(payload, str) else Kind.IMAGE
+
+
 def _is_wanted(item: Item) -> bool:
     return item.deadline > time.monotonic() and not item.ticket.future.done()
 
 
-def _deliver(batch: list[Item], outcomes: list[Outcome]) -> None:
+def _deliver(batch: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
     """One call into the event loop for the whole batch."""
 
     def settle() -> None:

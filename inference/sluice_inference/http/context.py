@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sluice_inference.engine.engine import Engine
+from sluice_inference.http.budget import BodyBudget
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, Traffic
 from sluice_inference.metrics import Metrics
@@ -22,3 +23,7 @@ class Context:
     metrics: Metrics
     backend: str
     traffic: Traffic = field(default_factory=Traffic)
+    budget: BodyBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = BodyBudget(self.settings.limits.max_body_bytes_in_flight)

@@ -5,6 +5,7 @@ Reads no more than the limits allow and decodes nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ Input = bytes | str | RequestError
 _RAW = frozenset({"image/jpeg", "image/png", "application/octet-stream", ""})
 _FIELDS = frozenset({"file", "files"})
 MAX_TEXT = 8192
+_LARGE_BODY = 1 << 20
 
 
 async def read_inputs(request: Request, limits: Limits) -> list[Input]:
@@ -30,7 +32,13 @@ async def read_inputs(request: Request, limits: Limits) -> list[Input]:
         return _check_count(await _read_form(request, limits), limits)
     if media_type == "application/json":
         body = await _read_body(request, limits.max_body_bytes, "the body")
-        inputs = [_read_json_input(one) for one in decode_request(body).inputs]
+        # Base64 in megabytes takes many milliseconds, in which no other request would be answered.
+        request_body = (
+            decode_request(body)
+            if len(body) <= _LARGE_BODY
+            else await asyncio.to_thread(decode_request, body)
+        )
+        inputs = [_read_json_input(one) for one in request_body.inputs]
         return _check_count(inputs, limits)
     if media_type in _RAW:
         return [await _read_body(request, limits.max_image_bytes, "the image")]

@@ -1,4 +1,4 @@
-"""The envelope around every request: id, stamps, concurrency limit, errors, metrics, access log.
+"""The envelope around every request: id, stamps, limits over all requests, errors, metrics, access log.
 
 Plain ASGI, one layer, because it is on the hot path. Decides nothing about models.
 """
@@ -71,6 +71,8 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._body_read = False
+        self._received = 0
+        self._held = 0
         self._status = 0
         path = scope["path"]
         self._is_client = path not in routes_ops.PATHS
@@ -89,20 +91,21 @@ class _Exchange:
             if self._is_client:
                 traffic.in_flight -= 1
                 traffic.last = time.monotonic()
+            self._context.budget.give_back(self._held)
             self._record(time.perf_counter() - started)
 
     async def _answer(self) -> None:
-        limit = self._context.settings.limits.max_concurrent_requests
+        limits = self._context.settings.limits
         try:
-            if self._is_client and self._context.traffic.in_flight > limit:
-                self._context.metrics.rejected_total.labels("concurrency").inc()
-                raise RequestError(
-                    503,
-                    "OVERLOADED",
-                    f"{limit} requests are under way (MAX_CONCURRENT_REQUESTS); try again after "
-                    "Retry-After",
-                    retry_after_s=self._context.engine.estimate_wait_s(),
+            if self._is_client and self._context.traffic.in_flight > limits.max_concurrent_requests:
+                raise self._turn_away(
+                    "concurrency",
+                    f"{limits.max_concurrent_requests} requests are under way "
+                    "(MAX_CONCURRENT_REQUESTS)",
                 )
+            declared = _read_length(self._scope)
+            if self._is_client and declared <= limits.max_body_bytes:  # longer ones become a 413
+                self._hold(declared)
             await self._envelope.app(self._scope, self.receive, self.send)
         except RequestError as problem:
             await self._fail(problem)
@@ -117,6 +120,13 @@ class _Exchange:
             await self._fail(RequestError(500, "INTERNAL", "the server failed; see its log"))
 
     async def receive(self) -> MutableMapping[str, Any]:
+        """The next message, for the routes: they keep what they get, so it is counted."""
+        message = await self._pull()
+        self._received += len(message.get("body", b""))
+        self._hold(self._received)
+        return message
+
+    async def _pull(self) -> MutableMapping[str, Any]:
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._body_read = True
@@ -134,6 +144,23 @@ class _Exchange:
                 await self._discard()
             message = {**message, "headers": headers}
         await self._send(message)
+
+    def _hold(self, total: int) -> None:
+        """Take room for a body of `total` bytes. Raises RequestError 503 where there is none."""
+        budget = self._context.budget
+        if total > self._held:
+            if not budget.take(total - self._held, self._held):
+                raise self._turn_away(
+                    "body_bytes",
+                    f"the bodies under way have {budget.limit} bytes (MAX_BODY_MB_IN_FLIGHT)",
+                )
+            self._held = total
+
+    def _turn_away(self, reason: str, why: str) -> RequestError:
+        self._context.metrics.rejected_total.labels(reason).inc()
+        wait_s = self._context.engine.estimate_wait_s()
+        message = f"{why}; try again after Retry-After"
+        return RequestError(503, "OVERLOADED", message, retry_after_s=wait_s)
 
     async def _fail(self, problem: RequestError) -> None:
         body = make_error_body(problem, self._id)
@@ -157,7 +184,7 @@ class _Exchange:
         try:
             async with asyncio.timeout(_DISCARD_S):
                 while not self._body_read and left > 0:
-                    left -= len((await self.receive()).get("body", b""))
+                    left -= len((await self._pull()).get("body", b""))
         except TimeoutError:
             return
 
@@ -185,6 +212,14 @@ def _read_request_id(scope: Scope) -> str:
             if _REQUEST_ID.fullmatch(text):
                 return str(text)
     return f"{random.getrandbits(128):032x}"
+
+
+def _read_length(scope: Scope) -> int:
+    """The Content-Length, or 0 where there is none."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and len(value) <= 20:
+            return int(value)
+    return 0
 
 
 def _explain(error: HTTPException, path: str) -> RequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -152,6 +153,6 @@ def _make_not_served(what: str, facts: ModelFacts) -> RequestError:
 
 def _read_top(request: Request) -> int:
     raw = request.query_params.get("top_k", str(_DEFAULT_TOP))
-    if not raw.isdecimal() or not 1 <= int(raw[:6]) <= MAX_TOP:
+    if not re.fullmatch(r"[0-9]{1,3}", raw) or not 1 <= int(raw) <= MAX_TOP:
         raise RequestError(400, "QUERY_INVALID", f"top_k: a whole number from 1 to {MAX_TOP}")
     return int(raw)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sluice_inference.artifact.config import ArtifactConfig, read_config
 from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.manifest import MANIFEST, verify_manifest
-from sluice_inference.engine.backend import Backend, Kind, ModelFacts
-from sluice_inference.errors import LoadError
+from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output
+from sluice_inference.errors import LoadError, RunError
 from sluice_inference.models.golden import check_golden
 from sluice_inference.settings import SERVED_TASKS, Settings
 
@@ -85,12 +85,19 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tokens:
 def warm_up(
     backend: Backend, settings: Settings, config: ArtifactConfig, facts: ModelFacts
 ) -> None:
-    """Run every batch size up to the largest, then the golden samples. Raises LoadError."""
-    blank = np.zeros((config.image.size, config.image.size, 3), dtype=np.uint8)
+    """Run every batch size up to the largest, then the golden samples.
+
+    Every outcome is held to what config.json says: a model that can't answer must not become ready,
+    because traffic moves once it is. Raises LoadError with both values.
+    """
+    side = config.image.size
+    # Noise and not a blank: a sound model may map a picture of nothing to the zero vector.
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     for size in batch_sizes(settings.batch_size):
-        backend.run(Kind.IMAGE, [blank] * size)
+        _check_outcomes(Kind.IMAGE, backend.run(Kind.IMAGE, [noise] * size), size, facts)
         if config.text is not None and "TextEmbedding" in facts.tasks:
-            backend.run(Kind.TEXT, ["warm up"] * size)
+            texts = ["warm up"] * size
+            _check_outcomes(Kind.TEXT, backend.run(Kind.TEXT, texts), size, facts)
     check_golden(settings.model_path, backend, config.labels, config.image.size)
 
 
@@ -101,6 +108,36 @@ def batch_sizes(largest: int) -> Iterator[int]:
         yield size
         size *= 2
     yield largest
+
+
+def _check_outcomes(
+    kind: Kind, outcomes: Sequence[Output | RunError], size: int, facts: ModelFacts
+) -> None:
+    """Hold one warm-up run to the artifact's config. Raises LoadError with both values."""
+    if len(outcomes) != size:
+        raise LoadError(
+            f"warm-up: {size} inputs ({kind}) gave {len(outcomes)} outputs; export the model with "
+            "a free batch dimension"
+        )
+    for outcome in outcomes:
+        if isinstance(outcome, RunError):
+            raise LoadError(
+                f"warm-up with {size} inputs ({kind}): {outcome}; check the weights and the "
+                "precision the version was made with, and publish a new version"
+            )
+        dimension = 0 if outcome.embedding is None else len(outcome.embedding)
+        if facts.dimension and dimension != facts.dimension:
+            raise LoadError(
+                f"warm-up ({kind}): the model's embeddings have {dimension} numbers, config.json "
+                f"says {facts.dimension} (embedding.dimension); publish a version where both agree"
+            )
+        classes = 0 if outcome.scores is None else len(outcome.scores)
+        is_named = bool(facts.labels) or "Classification" in facts.tasks
+        if kind is Kind.IMAGE and is_named and (not classes or classes != len(facts.labels)):
+            raise LoadError(
+                f"warm-up: the model's logits have {classes} numbers, config.json has "
+                f"{len(facts.labels)} labels; publish a version where both agree"
+            )
 
 
 def _check_promises(settings: Settings, config: ArtifactConfig) -> None:
