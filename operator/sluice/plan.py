@@ -214,6 +214,7 @@ def _track(world: World, cursor: Cursor | None, view: RevisionView | None) -> ro
     return rolling_update.Track(
         ready=view.ready_replicas,
         wanted=wanted,
+        reached=world.reachable.get(view.hash, 0),
         unschedulable=next((pod.unschedulable for pod in live if pod.unschedulable), ""),
         doomed_reason=doomed.reason if doomed else "",
         doomed_message=doomed.message if doomed else "",

@@ -196,6 +196,8 @@ def _judge_progressing(
             "Progressing",
             reconciling=True,
         )
+    if stable is None and ready >= plan.wanted:
+        message = f"{message}, waiting until the Service reaches them"
     return Judgement("Unknown", "RollingOut", message, "Progressing", reconciling=True)
 
 

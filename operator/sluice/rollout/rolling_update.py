@@ -22,6 +22,7 @@ class Track:
 
     ready: int = 0
     wanted: int = 1
+    reached: int = 0  # of its ready pods: how many are behind the front Service
     unschedulable: str = ""
     doomed_reason: str = ""  # a trouble that waiting can't mend
     doomed_message: str = ""
@@ -88,7 +89,10 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if track.ready >= track.wanted and track.ready > 0:
         if cursor.stable:
             return replace(cursor, state=State.SWITCHING, held="")
-        return Cursor(State.COMPLETE, cursor.revision, cursor.revision, started=cursor.started)
+        if track.reached >= track.wanted:
+            return Cursor(State.COMPLETE, cursor.revision, cursor.revision, started=cursor.started)
+        # Who is told Ready asks at once; the endpoints follow in a moment, and come as an event.
+        return cursor
     if track.doomed_reason and cursor.stable:
         return _rejected(cursor, track.doomed_reason, track.doomed_message)
     if held := CAPACITY if track.unschedulable else "":
@@ -133,7 +137,7 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
 def _draining(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     assert cursor.switched is not None, "load_cursor and _switching see to it"  # noqa: S101 - narrows the type
     if (
-        cursor.revision in sight.reachable
+        sight.candidate.reached >= max(1, sight.candidate.ready)
         and cursor.previous not in sight.reachable
         and now >= cursor.switched + sight.drain_lag
     ):
