@@ -29,6 +29,7 @@ def up(cluster: Cluster, progress: Progress) -> None:
         # The API server takes the port that the forwarder got, so one kubeconfig works on both
         # sides.
         cluster.forward("api", "127.0.0.1", 0)
+        netns.reserve(cluster.enter, cluster.api_port)
     with progress.step("etcd and kube-apiserver"):
         _write_files(cluster)
         _start_etcd(cluster)

@@ -94,6 +94,16 @@ ip route replace local {SIMULATED_POD_CIDR} dev lo
     _run([*enter, "sh", "-c", script])
 
 
+def reserve(enter: Sequence[str], port: int) -> None:
+    """Keep ``port`` from outgoing connections inside.
+
+    The API server's lies among those that they take, and while it is being restarted its own clients
+    would sooner or later have it, or even connect to themselves.
+    """
+    file = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+    _run([*enter, "sh", "-c", f"{{ echo {port} > {file}; }} 2>/dev/null || true"])
+
+
 def _run(command: Sequence[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -294,3 +294,10 @@ def test_down_leaves_no_process_no_namespace_no_folder_and_may_be_repeated(insta
     assert not netns.exists(instance.name)
     assert not instance.folder.exists()
     assert run_testbed("down", "--name", instance.name).returncode == 0
+
+
+def test_no_client_can_take_the_api_servers_port(cluster: Cluster) -> None:
+    """While it was down, a client that tried again and again got the port for its own end."""
+    answer = cluster.run_inside(["cat", "/proc/sys/net/ipv4/ip_local_reserved_ports"])
+
+    assert answer.stdout.split() == [str(cluster.api_port)]
