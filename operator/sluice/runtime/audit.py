@@ -70,9 +70,7 @@ class Auditor:
         intake = self.intakes[kind]
         while not intake.pump.cache.synced:
             try:
-                async for page, _ in self._api.pages(kind):
-                    for obj in page:
-                        intake.take(None, obj)
+                await self._take_all(kind)
             except Gone:
                 continue  # the snapshot expired between two pages
             except ApiError as error:
@@ -87,11 +85,14 @@ class Auditor:
 
         A watch may lag without knowing it. Who takes over the work must not begin from its view.
         """
+        await self._take_all(kind)
+        await self.audit(kind)
+
+    async def _take_all(self, kind: Kind) -> None:
         intake = self.intakes[kind]
         async for page, _ in self._api.pages(kind):
             for obj in page:
                 intake.take(None, obj)
-        await self.audit(kind)
 
     async def run(self) -> None:
         """Audit and resync, for ever."""
