@@ -1,4 +1,4 @@
-"""Puts Sluice itself onto an instance: CRDs, permissions, and in the node tier the operator's pods.
+"""Puts Sluice itself onto an instance: CRDs, admission policies, and the operator's pods with their rights.
 
 It applies `config/default` as a platform team would.  Models and services are others' business.
 """
@@ -17,7 +17,7 @@ _PLACEHOLDER = "image: sluice/operator:latest"
 
 
 def install_crds(cluster: Cluster) -> None:
-    """The kinds and the operator's permissions: enough for an operator outside of the cluster."""
+    """The kinds and their admission policies."""
     cluster.kubectl("apply", "--server-side", "-k", str(_ROOT / "crds"))
     cluster.kubectl(
         "wait",
@@ -26,6 +26,8 @@ def install_crds(cluster: Cluster) -> None:
         "crd/modelversions.sluice.dev",
         "crd/inferenceservices.sluice.dev",
     )
+    # After the CRDs: one of the policies reads ModelVersions.
+    cluster.kubectl("apply", "--server-side", "-k", str(_ROOT / "config" / "admission"))
 
 
 def install_operator(cluster: Cluster, progress: Progress, *, replicas: int = 1) -> str:

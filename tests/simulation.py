@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sluice import labels, status
+from sluice.actions import Apply, Delete, front_revision
 from sluice.caches import INFERENCE_SERVICE, MODEL_VERSION, Caches, project_slice
 from sluice.observe import observe
-from sluice.plan import Apply, Delete, Plan, front_revision, plan
+from sluice.plan import Plan, plan
 from sluice.reconcilers import is_moved
 from sluice.world import DEPLOYMENT, SERVICE, Policy, World
 
@@ -119,6 +120,7 @@ class Simulation:
             behaviour = "unschedulable"
         status: dict[str, Any] = {
             "phase": "Pending",
+            "podIP": "",
             "conditions": [
                 {"type": "Ready", "status": "True" if behaviour == "ready" else "False"},
                 {"type": "PodScheduled", "status": "True"},
@@ -190,6 +192,8 @@ class Simulation:
                 case Delete(kind, observed):
                     yield self._note(f"delete {kind} {observed['metadata']['name']}")
                     self.remove(kind, observed["metadata"]["name"])
+        if decided.is_preparing:
+            return
         after = status.summarize(self.world(), decided, None, self.now)
         if after != self.status:
             yield from self._write_status(after)

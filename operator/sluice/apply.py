@@ -9,14 +9,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 from sluice import labels, names
+from sluice.actions import Action, Apply, Delete, is_satisfied
 from sluice.caches import KINDS, Caches
 from sluice.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from sluice.observe import describe_foreign, is_owned
-from sluice.plan import Action, Apply, Delete, is_satisfied
 from sluice.resources.metadata import Owner
 from sluice.runtime.api import Api
 from sluice.runtime.kinds import Obj
-from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, SERVICE, Trouble
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, SERVICE, Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,11 @@ class Applier:
         self._settled: dict[str, tuple[str, str]] = {}
 
     async def carry_out(self, owner: Owner, actions: tuple[Action, ...]) -> Outcome:
-        """Each action in order; the first refusal ends it, and the rest is left for the next time."""
+        """Each action in order.
+
+        A refusal is of that child alone, and the others still get what they need; but nothing is taken
+        away in a pass in which something could not be made.  An error ends it.
+        """
         outcome = Outcome()
         for action in actions:
             if isinstance(action, Apply) and self._is_settled(action):
@@ -51,15 +55,25 @@ class Applier:
             try:
                 match action:
                     case Apply():
-                        outcome.trouble = await self._apply(owner, action)
+                        trouble = await self._apply(owner, action)
+                    case Delete() if outcome.trouble is not None:
+                        continue
                     case Delete():
+                        trouble = None
                         if not await self._delete(owner, action):
                             continue
+            except (Forbidden, Invalid) as error:
+                if error.has_cause("NamespaceTerminating"):
+                    outcome.error = error
+                    return outcome
+                name = _name_of(action)
+                trouble = Trouble("ChildRefused", f"{action.kind} {name}: {error.message}")
             except ApiError as error:
                 outcome.error = error
-            if outcome.trouble is not None or outcome.error is not None:
                 return outcome
-            outcome.done.append(action)
+            if trouble is None:
+                outcome.done.append(action)
+            outcome.trouble = outcome.trouble or trouble
         return outcome
 
     async def _apply(self, owner: Owner, action: Apply) -> Trouble | None:
@@ -77,9 +91,9 @@ class Applier:
         if action.observed is not None:
             metadata = action.observed["metadata"]
             body["metadata"]["uid"] = metadata["uid"]
-            if action.kind in {DEPLOYMENT, SERVICE}:
+            if action.kind in {DEPLOYMENT, SERVICE, HTTP_ROUTE}:
                 # A Deployment carries `replicas` as we saw them, and an autoscaler may have moved them
-                # since; a Service's selector must not be moved back from an old view of it.
+                # since; traffic must not be moved back from an old view of it.
                 body["metadata"]["resourceVersion"] = metadata["resourceVersion"]
         try:
             # What we believe absent is made without force: over somebody's object that is a conflict.
@@ -174,6 +188,11 @@ class Applier:
             return False
         known = self._settled.get(action.observed["metadata"]["uid"])
         return known == (_hash_manifest(action.manifest), _hash_content(action.observed))
+
+
+def _name_of(action: Action) -> str:
+    found = action.manifest if isinstance(action, Apply) else action.observed
+    return str(found["metadata"]["name"])
 
 
 def is_repair(action: Action) -> bool:

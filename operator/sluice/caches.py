@@ -10,13 +10,15 @@ from sluice import labels, names
 from sluice.pods import project_pod
 from sluice.runtime.cache import Cache
 from sluice.runtime.kinds import Kind, Obj
-from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HPA, PDB, SERVICE
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HPA, HTTP_ROUTE, PDB, SERVICE
 
 BY_SERVICE = "service"  # children and pods, by "namespace/service"
 BY_VERSION = "version"  # pods and services, by "namespace/ModelVersion name"
+BY_GATEWAY = "gateway"  # services, by "namespace/Gateway"
 
 INFERENCE_SERVICE = "InferenceService"
 MODEL_VERSION = "ModelVersion"
+GATEWAY = "Gateway"
 
 
 def project_slice(obj: Obj) -> Obj:
@@ -40,6 +42,26 @@ def project_slice(obj: Obj) -> Obj:
     }
 
 
+def project_gateway(obj: Obj) -> Obj:
+    """A Gateway as where it listens: it is other people's object, and nothing else of it matters."""
+    metadata = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
+    return {
+        "apiVersion": obj.get("apiVersion", "gateway.networking.k8s.io/v1"),
+        "kind": GATEWAY,
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "listeners": [
+            {key: listener.get(key) for key in ("name", "port", "protocol")}
+            for listener in (obj.get("spec") or {}).get("listeners") or ()
+        ],
+        "addresses": [
+            address["value"]
+            for address in (obj.get("status") or {}).get("addresses") or ()
+            if address.get("value")
+        ],
+    }
+
+
 KINDS: dict[str, Kind] = {
     kind.kind: kind
     for kind in (
@@ -50,6 +72,8 @@ KINDS: dict[str, Kind] = {
         Kind("apps", "v1", "deployments", DEPLOYMENT, selector=labels.SELECTOR),
         Kind("autoscaling", "v2", "horizontalpodautoscalers", HPA, selector=labels.SELECTOR),
         Kind("policy", "v1", "poddisruptionbudgets", PDB, selector=labels.SELECTOR),
+        Kind("gateway.networking.k8s.io", "v1", "httproutes", HTTP_ROUTE, selector=labels.SELECTOR),
+        Kind("gateway.networking.k8s.io", "v1", "gateways", GATEWAY, project=project_gateway),
         Kind("", "v1", "pods", "Pod", selector=labels.SELECTOR, project=project_pod),
         Kind(
             "discovery.k8s.io",
@@ -62,7 +86,10 @@ KINDS: dict[str, Kind] = {
     )
 }
 
-CHILDREN = (CONTROLLER_REVISION, SERVICE, DEPLOYMENT, HPA, PDB)
+CHILDREN = (CONTROLLER_REVISION, SERVICE, DEPLOYMENT, HPA, PDB, HTTP_ROUTE)
+
+# A cluster may do without them: then no service has a gateway in front.
+OPTIONAL = frozenset({HTTP_ROUTE, GATEWAY})
 
 
 def service_key(obj: Obj) -> str:
@@ -98,9 +125,17 @@ def used_versions(service: Obj) -> list[str]:
     ]
 
 
+def used_gateways(service: Obj) -> list[str]:
+    """ "namespace/Gateway" of every gateway that a service's traffic comes through."""
+    own = service["metadata"].get("namespace", "")
+    traffic = (service.get("spec") or {}).get("traffic") or {}
+    return [f"{ref.get('namespace', own)}/{ref['name']}" for ref in traffic.get("parentRefs", ())]
+
+
 _INDEXES: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
-    INFERENCE_SERVICE: {BY_VERSION: used_versions},
+    INFERENCE_SERVICE: {BY_VERSION: used_versions, BY_GATEWAY: used_gateways},
     MODEL_VERSION: {},
+    GATEWAY: {},
     "Pod": {BY_SERVICE: lambda obj: [service_key(obj)], BY_VERSION: lambda obj: [version_key(obj)]},
 }
 

@@ -28,6 +28,14 @@ APPLIED = "sluice.dev/applied"
 OUTCOME = "sluice.dev/outcome"
 OUTCOME_REASON = "sluice.dev/outcome-reason"
 REJECTED = "Rejected"
+# On a ControllerRevision: the course of its latest rollout, frozen before it began.
+COURSE = "sluice.dev/course"
+# On a ControllerRevision: a check that failed with clients, which no service of the namespace repeats.
+QUARANTINE = "sluice.dev/quarantine"
+
+# On an InferenceService, set by people: what they ask of the rollout, and who asks (sluice/requests.py).
+REQUEST = "sluice.dev/request"
+REQUESTED_BY = "sluice.dev/requested-by"
 
 
 def service_labels(service: str) -> dict[str, str]:

@@ -5,35 +5,54 @@ deleted namesake, or somebody else's under our name, is reported and never touch
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sluice import labels, names
+from sluice.api import conditions
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
-from sluice.caches import BY_SERVICE, CHILDREN, INFERENCE_SERVICE, MODEL_VERSION, Caches
+from sluice.caches import (
+    BY_SERVICE,
+    CHILDREN,
+    GATEWAY,
+    INFERENCE_SERVICE,
+    MODEL_VERSION,
+    Caches,
+)
 from sluice.errors import UserError
 from sluice.pods import view_pod
+from sluice.requests import read_request
 from sluice.resources.metadata import Manifest, Owner
+from sluice.resources.route import is_default
+from sluice.rollout.course import Course, CourseError, load_course
 from sluice.runtime.kinds import Obj
 from sluice.world import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    HTTP_ROUTE,
     SERVICE,
+    Evidence,
+    GatewayView,
     PodView,
     RevisionView,
+    RouteView,
     Trouble,
     World,
 )
 
+NO_EVIDENCE = Evidence()
 
-def observe(caches: Caches, obj: Obj) -> World:
-    """The world around one InferenceService."""
+
+def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World:
+    """The world around one InferenceService; `evidence` is what was measured for its rollout."""
     metadata = obj["metadata"]
     owner = Owner(metadata["namespace"], metadata["name"], metadata["uid"])
     key = f"{owner.namespace}/{owner.name}"
     service, invalid = _parse_service(obj)
     children: dict[str, dict[str, Manifest]] = {}
     front: Manifest | None = None
+    route: Manifest | None = None
     foreign: Trouble | None = None
     for kind in CHILDREN:
         for child in caches[kind].by(BY_SERVICE, key):
@@ -41,20 +60,26 @@ def observe(caches: Caches, obj: Obj) -> World:
                 foreign = foreign or describe_foreign(kind, child, owner)
             elif kind == SERVICE and child["metadata"]["name"] == names.front_name(owner.name):
                 front = child
+            elif kind == HTTP_ROUTE:
+                route = child
             elif revision := labels.revision_of(child):
                 children.setdefault(revision, {})[kind] = child
     pods: dict[str, list[PodView]] = {}
     by_name: dict[str, str] = {}
     for pod in caches["Pod"].by(BY_SERVICE, key):
+        if pod["status"]["phase"] in {"Failed", "Succeeded"}:
+            continue  # evicted or ended: its Deployment has made another, and what it said is old
         revision = labels.revision_of(pod)
         by_name[pod["metadata"]["name"]] = revision
         pods.setdefault(revision, []).append(view_pod(pod))
     reachable: dict[str, int] = {}
-    for part in caches["EndpointSlice"].by(BY_SERVICE, key):
-        for name in part["pods"]:
-            if revision := by_name.get(name, ""):
-                reachable[revision] = reachable.get(revision, 0) + 1
-    version, trouble = _find_version(caches, owner.namespace, service)
+    # A pod may stand in two slices for a moment.
+    for name in {
+        name for part in caches["EndpointSlice"].by(BY_SERVICE, key) for name in part["pods"]
+    }:
+        if revision := by_name.get(name, ""):
+            reachable[revision] = reachable.get(revision, 0) + 1
+    version, quarantine, trouble = _find_version(caches, owner.namespace, service)
     return World(
         owner=owner,
         generation=metadata.get("generation", 0),
@@ -68,6 +93,13 @@ def observe(caches: Caches, obj: Obj) -> World:
         },
         front=front,
         reachable=reachable,
+        route=view_route(route) if route else None,
+        gateways=_find_gateways(caches, owner.namespace, service),
+        has_gateway_api=caches[HTTP_ROUTE].served,
+        request=read_request(metadata.get("annotations") or {}),
+        created=_read_time(metadata.get("creationTimestamp")),
+        evidence=evidence,
+        quarantine=quarantine,
         foreign=foreign,
     )
 
@@ -106,20 +138,92 @@ def _parse_service(obj: Obj) -> tuple[InferenceService | None, Trouble | None]:
         return None, Trouble(error.reason, error.message, permanent=True)
 
 
+def view_route(route: Manifest) -> RouteView:
+    """What the route gives to whom, and whether its gateways have taken it."""
+    weights: dict[str, int] = {}
+    named: set[str] = set()
+    for rule in route["spec"].get("rules") or ():
+        for backend in rule.get("backendRefs") or ():
+            # The name is service + "-" + revision (names.child_name), and no hash has a dash.
+            revision = backend["name"].rpartition("-")[2]
+            named.add(revision)
+            if is_default(rule):
+                weights[revision] = int(backend.get("weight", 1))
+    generation = route["metadata"].get("generation", 0)
+    parents = (route.get("status") or {}).get("parents") or ()
+    wanted = route["spec"].get("parentRefs") or ()
+    taken, trouble = 0, ""
+    for parent in parents:
+        found = {item["type"]: item for item in parent.get("conditions") or ()}
+        good = True
+        for type_ in ("Accepted", "ResolvedRefs"):
+            item = found.get(type_)
+            is_new = item is not None and item.get("observedGeneration", generation) >= generation
+            if item is None or not is_new:
+                good = False
+            elif item["status"] != "True":
+                good = False
+                words = f"{item.get('reason', type_)}: {item.get('message', '')}".strip(": ")
+                trouble = trouble or f"{parent['parentRef']['name']}: {words}"
+        taken += good
+    settled = bool(wanted) and taken >= len(wanted)
+    return RouteView(route, weights, frozenset(named), settled, trouble)
+
+
+def _find_gateways(
+    caches: Caches, namespace: str, service: InferenceService | None
+) -> tuple[GatewayView, ...]:
+    if service is None or service.spec.traffic is None:
+        return ()
+    views = []
+    for ref in service.spec.traffic.parent_refs:
+        where = ref.namespace or namespace
+        obj = caches[GATEWAY].get(where, ref.name)
+        name = f"{where}/{ref.name}"
+        if obj is None:
+            views.append(GatewayView(name))
+            continue
+        listeners = [
+            listener
+            for listener in obj["listeners"]
+            if ref.section_name in {None, listener["name"]}
+            and ref.port in {None, listener["port"]}
+            and listener["protocol"] in {"HTTP", "HTTPS"}
+        ]
+        # Plain HTTP where both are offered: a probe asks who answers, not for secrets.
+        listeners.sort(key=lambda listener: listener["protocol"] == "HTTPS")
+        addresses = obj["addresses"]
+        if not listeners or not addresses:
+            views.append(GatewayView(name))
+            continue
+        chosen = listeners[0]
+        views.append(GatewayView(name, addresses[0], chosen["port"], chosen["protocol"] == "HTTPS"))
+    return tuple(views)
+
+
+def _read_time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
 def _find_version(
     caches: Caches, namespace: str, service: InferenceService | None
-) -> tuple[ModelVersion | None, Trouble | None]:
+) -> tuple[ModelVersion | None, str, Trouble | None]:
+    """The wanted version, why it is quarantined if it is, and why it can't be read if it can't."""
     if service is None:
-        return None, None
+        return None, "", None
     name = names.version_name(service.spec.model.name, service.spec.model.version)
     obj = caches[MODEL_VERSION].get(namespace, name)
     if obj is None or "deletionTimestamp" in obj["metadata"]:
-        return None, None
+        return None, "", None
+    found = conditions.find_condition(
+        (obj.get("status") or {}).get("conditions") or (), conditions.QUARANTINED
+    )
+    quarantine = found["message"] if found and found["status"] == "True" else ""
     try:
-        return ModelVersion.parse(obj), None
+        return ModelVersion.parse(obj), quarantine, None
     except UserError as error:
         message = f"ModelVersion {name}: {error.message}"
-        return None, Trouble(error.reason, message, permanent=True)
+        return None, "", Trouble(error.reason, message, permanent=True)
 
 
 def _view_revision(
@@ -147,6 +251,7 @@ def _view_revision(
         inputs=inputs,
         template=template,
         rejected=_read_outcome(record),
+        course=_read_course(record),
         children=children,
         pods=pods,
     )
@@ -158,3 +263,12 @@ def _read_outcome(record: Manifest | None) -> Trouble | None:
         return None
     reason, _, message = annotations.get(labels.OUTCOME_REASON, "").partition(": ")
     return Trouble(reason or labels.REJECTED, message, permanent=True)
+
+
+def _read_course(record: Manifest | None) -> Course | None:
+    """The recorded course; none where it was lost or is not ours: spec's is the next best then."""
+    annotations = (record or {}).get("metadata", {}).get("annotations") or {}
+    try:
+        return load_course(annotations[labels.COURSE])
+    except (KeyError, CourseError):
+        return None

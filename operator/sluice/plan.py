@@ -1,31 +1,27 @@
 """Decides what to do about one service.  Pure: no clock, no I/O, no randomness.
 
-`plan` moves the cursor by one step at most and lists the writes that follow from it, in the order in
-which they must happen.  It never says what people read; `status.summarize` does.
+`plan` moves the cursor by one step at most, lists the writes that follow from it (`actions`), and says
+what must be measured before it can go on.  It never says what people read; `status.summarize` does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sluice import labels, names
-from sluice.quantity import is_same_quantity
-from sluice.resources.deployment import make_deployment
-from sluice.resources.hpa import make_hpa
-from sluice.resources.metadata import Manifest
-from sluice.resources.pdb import make_pdb
+from sluice.actions import Action, front_revision, plan_actions, plan_record, replica_bounds
+from sluice.api.rolloutstatus import Verdict
+from sluice.requests import PREVIOUS, RequestError
 from sluice.resources.pod import make_pod_template
-from sluice.resources.revision import make_controller_revision, make_inputs, runtime_inputs
-from sluice.resources.service import make_front, make_service
-from sluice.rollout import rolling_update
+from sluice.resources.revision import make_inputs, runtime_inputs
+from sluice.rollout import machine
+from sluice.rollout.asked import answer
+from sluice.rollout.course import Course, make_course, make_way_back
 from sluice.rollout.cursor import Cursor, CursorError, State, load_cursor
+from sluice.rollout.sight import Sight, Track
 from sluice.world import (
     CONTROLLER_REVISION,
-    DEPLOYMENT,
-    HPA,
-    PDB,
-    SERVICE,
+    GatewayView,
     Policy,
     RevisionView,
     Trouble,
@@ -34,24 +30,39 @@ from sluice.world import (
 
 
 @dataclass(frozen=True, slots=True)
-class Apply:
-    """Makes a child be as its manifest says.  `observed` is what is there, None to create it."""
+class Handled:
+    """A request from a person, and what came of it."""
 
-    kind: str
-    manifest: Manifest
-    observed: Manifest | None = None
+    request: str
+    by: str
+    accepted: bool
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
-    """Removes a child that nothing needs any more."""
+class ProbeDemand:
+    """Answers of a revision are wanted through every gateway."""
 
-    kind: str
-    observed: Manifest
-    why: str
+    revision: str
+    gateways: tuple[GatewayView, ...]
+    host: str
 
 
-Action = Apply | Delete
+@dataclass(frozen=True, slots=True)
+class SampleDemand:
+    """The checks of a rollout are to be evaluated, again and again, over one window."""
+
+    window: str
+    since: datetime
+    course: Course
+    weight: int
+    candidate: str
+    stable: str
+    pods: Mapping[str, Mapping[str, str]]  # by revision: address by pod name
+    evaluation: Mapping[str, str]  # what training measured, by metric
+
+
+Demand = ProbeDemand | SampleDemand
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,11 @@ class Plan:
     actions: tuple[Action, ...] = ()
     trouble: Trouble | None = None  # why the target isn't known or can't be had
     target: RevisionView | None = None
-    wanted: int = 0  # ready pods that the candidate needs before traffic moves
+    course: Course | None = None  # of the rollout at hand
+    wanted: int = 0  # ready pods that the candidate needs for the step at hand
+    handled: Handled | None = None
+    demand: Demand | None = None
+    is_preparing: bool = False  # what must be on record before the cursor may say that it began
     requeue_after: float | None = None
 
 
@@ -77,28 +92,108 @@ def plan(world: World, now: datetime, policy: Policy) -> Plan:
     cursor = _find_stable(stored, world)
     target, trouble = find_target(world, cursor)
     if world.service.spec.suspend:
-        if cursor is not None and cursor.is_moving and cursor.held != rolling_update.SUSPENDED:
-            cursor = replace(cursor, held=rolling_update.SUSPENDED)
-        return Plan(cursor, trouble=trouble, target=target)
+        if cursor is not None and cursor.is_moving and cursor.held != machine.SUSPENDED:
+            cursor = replace(cursor, held=machine.SUSPENDED)
+        handled = _refuse(world, "spec.suspend is true: nothing is changed until it is false")
+        return Plan(cursor, trouble=trouble, target=target, handled=handled)
+    sight = look(world, cursor, target, policy)
+    handled = None
     if cursor is None:
         if target is None:
             return Plan(None, trouble=trouble)
-        cursor = rolling_update.begin("", _look(world, None, target, policy), now)
-        revisions = _with(world.revisions, target)
+        after = machine.begin("", sight, now)
+        handled = _refuse(world, "nothing is rolled out yet")
     else:
-        sight = _look(world, cursor, target, policy)
-        cursor = rolling_update.advance(cursor, sight, now)
-        revisions = _with(world.revisions, target) if target else dict(world.revisions)
-    actions = tuple(_plan_actions(world, cursor, revisions, policy))
-    sight = _look(world, cursor, target, policy)
+        after, handled = _decide(world, cursor, sight, now)
+    if (
+        target is not None
+        and _begins(cursor, after)
+        and (record := plan_record(world, target, make_course(world.service.spec)))
+    ):
+        # The course is on record before the cursor says that it began: a crash between the two finds
+        # either nothing begun, or everything that it needs to go on.
+        return Plan(cursor, (record,), trouble, target, is_preparing=True)
+    revisions = dict(world.revisions) | ({target.hash: target} if target else {})
+    course = find_course(world, after, target)
+    sight = look(world, after, target, policy)
     return Plan(
-        cursor,
-        actions,
+        after,
+        tuple(plan_actions(world, after, revisions, course, sight, policy)),
         trouble,
         target,
-        sight.candidate.wanted,
-        rolling_update.wake_after(cursor, sight, now),
+        course,
+        sight.needs(course.at(after.step)) if after.stable else sight.candidate.wanted,
+        handled,
+        _find_demand(world, after, course, sight),
+        requeue_after=machine.wake_after(after, sight, now),
     )
+
+
+def _decide(
+    world: World, cursor: Cursor, sight: Sight, now: datetime
+) -> tuple[Cursor, Handled | None]:
+    """What a person asks for comes first; else what is seen decides."""
+    request = world.request
+    if request is None or is_handled(world):
+        return machine.advance(cursor, sight, now), None
+    if isinstance(request, RequestError):
+        return machine.advance(cursor, sight, now), Handled(
+            request.text, "", accepted=False, message=request.message
+        )
+    if world.created is not None and request.time < world.created.replace(microsecond=0):
+        message = "it is older than the InferenceService, so it was meant for another one"
+        return cursor, Handled(request.text, request.by, accepted=False, message=message)
+    said = answer(cursor, sight, request, lambda target: _find_ancestor(world, cursor, target), now)
+    handled = Handled(request.text, request.by, said.accepted, said.message)
+    return said.cursor, handled
+
+
+def is_handled(world: World) -> bool:
+    """Whether the request on the object was answered before."""
+    last = world.status.get("lastHandledRequest") or {}
+    return world.request is not None and last.get("request") == world.request.text[:512]
+
+
+def _refuse(world: World, message: str) -> Handled | None:
+    request = world.request
+    if request is None or is_handled(world):
+        return None
+    by = "" if isinstance(request, RequestError) else request.by
+    return Handled(request.text, by, accepted=False, message=message)
+
+
+def _find_ancestor(world: World, cursor: Cursor, target: str) -> str:
+    """The recorded revision that a rollback's target names: the one before stable, or a version's."""
+    recorded = [view for view in world.revisions.values() if CONTROLLER_REVISION in view.children]
+    if target == PREVIOUS:
+        served = [
+            entry["revision"]
+            for entry in world.status.get("history", ())
+            if entry["outcome"] == "Replaced" and entry["revision"] != cursor.stable
+        ]
+        known = {view.hash for view in recorded}
+        return next((revision for revision in served if revision in known), "")
+    found = [view for view in recorded if view.version == target and view.hash != cursor.stable]
+    return max(found, key=lambda view: view.sequence).hash if found else ""
+
+
+def _begins(before: Cursor | None, after: Cursor) -> bool:
+    """Whether a rollout along a course of its own begins here."""
+    if after.state is not State.PROGRESSING or after.back:
+        return False
+    return before is None or not before.is_moving or before.revision != after.revision
+
+
+def find_course(world: World, cursor: Cursor | None, target: RevisionView | None) -> Course:
+    """The course of the rollout at hand: as recorded, or what spec asks for where nothing is."""
+    assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
+    wanted = make_course(world.service.spec)
+    if cursor is None:
+        return wanted
+    if cursor.back:
+        return make_way_back(wanted)
+    view = world.revisions.get(cursor.revision)
+    return (view.course if view else None) or wanted
 
 
 def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | None, Trouble | None]:
@@ -112,8 +207,8 @@ def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | Non
         and (stable.model, stable.version) == (wanted.name, wanted.version)
         and stable.inputs.get("runtime") == runtime_inputs(service)
     )
+    name = names.version_name(wanted.name, wanted.version)
     if version is None:
-        name = names.version_name(wanted.name, wanted.version)
         message = (
             f"ModelVersion {name} is not in namespace {world.owner.namespace}: "
             "apply it, or correct spec.model"
@@ -126,53 +221,56 @@ def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | Non
     begun = {cursor.stable, cursor.revision if cursor.is_moving else ""} if cursor else set()
     if version.spec.lifecycle == "Retired" and revision not in begun:
         message = (
-            f"ModelVersion {names.version_name(wanted.name, wanted.version)} is Retired: choose another "
+            f"ModelVersion {name} is Retired: choose another "
             "version in spec.model.version, or set its spec.lifecycle to Active"
         )
         return None, Trouble("VersionRetired", message, permanent=True)
+    view = RevisionView(
+        hash=revision,
+        model=wanted.name,
+        version=wanted.version,
+        digest=version.spec.artifact.digest,
+        sequence=1 + max((view.sequence for view in world.revisions.values()), default=0),
+        inputs=inputs,
+        template=make_pod_template(world.owner.name, revision, inputs),
+    )
     if known := world.revisions.get(revision):
         # The spec has the inputs of a record that somebody deleted; what runs has the template.
         if CONTROLLER_REVISION not in known.children:
-            known = replace(known, inputs=inputs)
-        return known, None
-    return (
-        RevisionView(
-            hash=revision,
-            model=wanted.name,
-            version=wanted.version,
-            digest=version.spec.artifact.digest,
-            sequence=1 + max((view.sequence for view in world.revisions.values()), default=0),
-            inputs=inputs,
-            template=make_pod_template(world.owner.name, revision, inputs),
-        ),
-        None,
-    )
+            known = replace(known, inputs=inputs, template=known.template or view.template)
+        view = known
+    if revision not in begun and (trouble := _find_bar(world, stable, view)):
+        return None, trouble
+    return view, None
 
 
-def front_revision(front: Manifest | None) -> str:
-    """The revision that the front Service selects, or an empty string."""
-    selector: Mapping[str, str] = ((front or {}).get("spec") or {}).get("selector") or {}
-    return selector.get(labels.REVISION, "")
-
-
-def is_answering(revisions: Mapping[str, RevisionView], revision: str) -> bool:
-    """Whether a revision has a ready pod."""
-    return revision in revisions and revisions[revision].ready_replicas > 0
-
-
-def replica_bounds(world: World) -> tuple[int, int]:
-    """`minReplicas` and `maxReplicas` of the service, the maximum never below the minimum."""
+def _find_bar(world: World, stable: RevisionView | None, view: RevisionView) -> Trouble | None:
+    """Why a revision that could run must not be begun."""
     assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
-    scaling = world.service.spec.scaling
-    return scaling.min_replicas, max(scaling.min_replicas, scaling.max_replicas)
-
-
-def _with(revisions: Mapping[str, RevisionView], target: RevisionView) -> dict[str, RevisionView]:
-    return {**revisions, target.hash: target}
+    if world.quarantine and view.rejected is None:
+        # Where it was rejected by this very service, the rejection is what is told.
+        message = (
+            f"{view.version} is quarantined: {world.quarantine}; choose another version, "
+            "or retry it where it failed"
+        )
+        return Trouble("VersionQuarantined", message, permanent=True)
+    if stable is None or stable.space == view.space:
+        return None
+    if not make_course(world.service.spec).mixes:
+        return None
+    message = (
+        f"{view.version} embeds into space {view.space or '(none)'} and stable {stable.version} "
+        f"into {stable.space or '(none)'}: answers of both would mix under one route; set "
+        "spec.rollout.strategy to BlueGreen, which switches in one write"
+    )
+    return Trouble("EmbeddingSpaceChanged", message, permanent=True)
 
 
 def _find_stable(cursor: Cursor | None, world: World) -> Cursor | None:
-    """Rebuilds what a lost status knew: stable is the revision that the front Service selects."""
+    """Rebuilds what a lost status knew: stable is the revision that the front Service selects.
+
+    The route's weights would tell too, but past half of a canary they would name the candidate.
+    """
     if cursor is not None:
         return cursor
     selected = front_revision(world.front)
@@ -181,37 +279,110 @@ def _find_stable(cursor: Cursor | None, world: World) -> Cursor | None:
     return Cursor(State.COMPLETE, selected, selected)
 
 
-def _look(
-    world: World, cursor: Cursor | None, target: RevisionView | None, policy: Policy
-) -> rolling_update.Sight:
+def look(world: World, cursor: Cursor | None, target: RevisionView | None, policy: Policy) -> Sight:
+    """The world as the state machine sees it."""
     assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
+    spec = world.service.spec
     candidate = world.revisions.get(cursor.revision) if cursor else target
     previous = world.revisions.get(cursor.previous) if cursor else None
+    stable = world.revisions.get(cursor.stable) if cursor else None
+    before = previous or stable
     rejected = target.rejected if target else None
-    return rolling_update.Sight(
+    revision = cursor.revision if cursor else ""
+    course = find_course(world, cursor, target)
+    verdict, finding = _read_evidence(world, cursor, course)
+    lag = timedelta(seconds=policy.drain_lag_seconds)
+    if spec.traffic is not None:
+        lag += spec.traffic.timeout_after
+    return Sight(
         target=target.hash if target else "",
         candidate=_track(world, cursor, candidate),
+        course=course,
         previous_ready=previous.ready_replicas if previous else 0,
         rejected=(rejected.reason, rejected.message) if rejected else None,
-        front=front_revision(world.front),
-        reachable=frozenset(world.reachable),
-        deadline=world.service.spec.rollout.deadline_after,
-        drain_lag=timedelta(seconds=policy.drain_lag_seconds),
+        carried=_find_carried(world, revision),
+        reachable=_find_reachable(world),
+        proven=spec.traffic is None or revision in world.evidence.proven,
+        verdict=verdict,
+        finding=finding,
+        mixable=(before.space if before else "") == (candidate.space if candidate else ""),
+        lag=lag,
+        settles=_is_on_record(world, cursor),
+        stable_exists=stable is not None,
+        stable_replicas=stable.replicas if stable else 0,
+        deadline=int(spec.rollout.deadline_after.total_seconds()),
     )
 
 
-def _track(world: World, cursor: Cursor | None, view: RevisionView | None) -> rolling_update.Track:
+def _is_on_record(world: World, cursor: Cursor | None) -> bool:
+    """Whether a rejection is written where it outlives the status."""
+    if cursor is None or cursor.state is not State.REJECTED:
+        return True
+    view = world.revisions.get(cursor.revision)
+    return view is None or CONTROLLER_REVISION not in view.children or view.rejected is not None
+
+
+def _find_carried(world: World, revision: str) -> int | None:
+    """Percent of the clients that go to a revision, None while gateways have not taken the route."""
+    assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
+    if world.service.spec.traffic is None:
+        return 100 if front_revision(world.front) == revision else 0
+    if world.route is None or not world.route.settled:
+        return None
+    return world.route.weights.get(revision, 0)
+
+
+def _find_reachable(world: World) -> frozenset[str]:
+    reachable = set(world.reachable)
+    if world.route is not None:
+        reachable |= {name for name, weight in world.route.weights.items() if weight}
+    return frozenset(reachable)
+
+
+def window_of(cursor: Cursor) -> str:
+    """The identity of a step's samples."""
+    return f"{cursor.revision}/{cursor.step}/{cursor.shifted.isoformat() if cursor.shifted else ''}"
+
+
+def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple[Verdict, str]:
+    """The verdict of the step's checks together, with the words of those that decide it."""
+    if cursor is None or not is_sampled(cursor, course):
+        return Verdict.PASS, ""
+    evidence = world.evidence
+    counted = [result for result in evidence.results if not result.dry_run]
+    if evidence.window != window_of(cursor):
+        return Verdict.INCONCLUSIVE, "no samples yet"
+    # A check that has nothing to be judged by at this weight is not among the results.
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        found = [result.message for result in counted if result.verdict == verdict]
+        if found:
+            return verdict, "; ".join(found)
+    return Verdict.PASS, ""
+
+
+def is_sampled(cursor: Cursor, course: Course) -> bool:
+    """Whether the checks count in this state."""
+    if not course.is_checked or cursor.back or cursor.shifted is None:
+        return False
+    step = course.at(cursor.step)
+    if cursor.weight == 0 and not step.shadow:
+        return False  # a preview has no clients to count
+    return cursor.state in {State.ANALYSING, State.PAUSED, State.BAKING, State.PROGRESSING}
+
+
+def _track(world: World, cursor: Cursor | None, view: RevisionView | None) -> Track:
     low, high = replica_bounds(world)
     stable = world.revisions.get(cursor.stable) if cursor else None
+    begun = cursor.replicas if cursor else 0
     # Before a switch the candidate has what stable has: clients must not feel the difference.
-    wanted = min(high, max(low, stable.replicas if stable else 0))
+    wanted = min(high, max(low, begun, stable.replicas if stable else 0))
     if view is None:
-        return rolling_update.Track(wanted=wanted)
+        return Track(wanted=wanted)
     live = [pod for pod in view.pods if not pod.terminating]
     troubles = [pod.trouble for pod in live if pod.trouble]
     doomed = next((trouble for trouble in troubles if trouble.permanent), None)
     newest = doomed or next(iter(troubles), None) or view.failure
-    return rolling_update.Track(
+    return Track(
         ready=view.ready_replicas,
         wanted=wanted,
         reached=world.reachable.get(view.hash, 0),
@@ -219,148 +390,47 @@ def _track(world: World, cursor: Cursor | None, view: RevisionView | None) -> ro
         doomed_reason=doomed.reason if doomed else "",
         doomed_message=doomed.message if doomed else "",
         trouble=newest.message if newest else "",
+        restarts=sum(pod.restarts for pod in live),
     )
 
 
-def _plan_actions(
-    world: World, cursor: Cursor, revisions: Mapping[str, RevisionView], policy: Policy
-) -> Iterator[Action]:
-    """Writes in order: records, then what runs, then what clients reach, then what can go."""
-    low, high = replica_bounds(world)
-    stable = revisions.get(cursor.stable)
-    floor = stable.replicas if stable and cursor.is_moving else 0
-    kept = [
-        revisions[name]
-        for name in dict.fromkeys((cursor.stable, *_tracks(cursor)))
-        if name in revisions
-    ]
-    for view in kept:
-        wanted = min(high, max(low, floor))
-        has_run = DEPLOYMENT in view.children
-        replicas = min(high, max(wanted, view.replicas)) if has_run else wanted
-        if view.hash == cursor.previous:
-            # What drains keeps what it has: its own users decide when it is done, not a new bound.
-            replicas = view.replicas
-        yield from _plan_revision(world, view, replicas, floor)
-    serving = cursor.stable or cursor.revision
-    if cursor.state is State.SWITCHING:
-        serving = cursor.revision
-    selected = front_revision(world.front)
-    if is_answering(revisions, selected) and not is_answering(revisions, serving):
-        # Whatever led here (an old view, a state that nobody thought of): traffic is never taken
-        # from pods that answer to give it to none.
-        serving = selected
-    if serving in revisions:
-        yield from _wanted(SERVICE, make_front(world.owner, serving), world.front)
-    if cursor.state is State.REJECTED:
-        yield from _plan_outcome(world, cursor, revisions)
-    yield from _plan_removals(world, cursor, {view.hash for view in kept}, policy)
-
-
-def _tracks(cursor: Cursor) -> tuple[str, ...]:
-    """The revisions besides stable that run in this state."""
-    match cursor.state:
-        case State.PROGRESSING | State.FAILED | State.SWITCHING:
-            return (cursor.revision,)
-        case State.DRAINING:
-            return (cursor.previous,)
-        case State.REJECTED | State.COMPLETE:
-            return ()
-
-
-def _plan_revision(world: World, view: RevisionView, replicas: int, floor: int) -> Iterator[Action]:
-    owner, have = world.owner, view.children
-    if CONTROLLER_REVISION not in have:
-        record = make_controller_revision(
-            owner, view.hash, dict(view.inputs), view.template, view.sequence
-        )
-        yield Apply(CONTROLLER_REVISION, record)
-    identity = (view.hash, view.model, view.version)
-    yield from _wanted(SERVICE, make_service(owner, *identity), have.get(SERVICE))
-    deployment = make_deployment(owner, *identity, view.template, replicas)
-    yield from _wanted(DEPLOYMENT, deployment, have.get(DEPLOYMENT))
-    low, high = replica_bounds(world)
-    if low < high:
-        assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
-        hpa = make_hpa(owner, *identity, world.service.spec.scaling, floor)
-        yield from _wanted(HPA, hpa, have.get(HPA))
-    elif HPA in have:
-        yield Delete(HPA, have[HPA], "minReplicas equals maxReplicas")
-    yield from _wanted(PDB, make_pdb(owner, *identity), have.get(PDB))
-
-
-def _wanted(kind: str, manifest: Manifest, observed: Manifest | None) -> Iterator[Action]:
-    if observed is None or not is_satisfied(manifest, observed):
-        yield Apply(kind, manifest, observed)
-
-
-def _plan_outcome(
-    world: World, cursor: Cursor, revisions: Mapping[str, RevisionView]
-) -> Iterator[Action]:
-    """Writes a rejection down where it outlives the status."""
-    view = revisions.get(cursor.revision)
-    if view is None or view.rejected is not None or CONTROLLER_REVISION not in view.children:
-        return
-    record = make_controller_revision(
-        world.owner, view.hash, dict(view.inputs), view.template, view.sequence
+def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> Demand | None:
+    """What must be measured before the rollout can go on."""
+    assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
+    traffic = world.service.spec.traffic
+    if (
+        traffic is not None
+        and cursor.state in {State.PROGRESSING, State.FAILED}
+        and not sight.proven
+        and sight.candidate.ready > 0
+        and world.route is not None
+        and world.route.settled
+        and cursor.revision in world.route.named
+    ):
+        return ProbeDemand(cursor.revision, world.gateways, sorted(traffic.hostnames)[0])
+    if not is_sampled(cursor, course) or cursor.shifted is None:
+        return None
+    stable = cursor.previous or cursor.stable
+    metrics = (
+        world.version.spec.evaluation.metrics
+        if world.version and world.version.spec.evaluation
+        else ()
     )
-    record["metadata"]["annotations"] |= {
-        labels.OUTCOME: labels.REJECTED,
-        labels.OUTCOME_REASON: f"{cursor.reason}: {cursor.message}"[:1024],
-    }
-    yield Apply(CONTROLLER_REVISION, record, view.children[CONTROLLER_REVISION])
-
-
-def _plan_removals(
-    world: World, cursor: Cursor, kept: set[str], policy: Policy
-) -> Iterator[Action]:
-    """What no state needs goes; what a client may still reach never does."""
-    selected = front_revision(world.front)
-    for view in sorted(world.revisions.values(), key=lambda view: view.sequence):
-        if view.hash in kept or view.hash == selected or view.hash in world.reachable:
-            continue
-        # The autoscaler first, or it would scale what is being deleted.
-        for kind in (HPA, DEPLOYMENT, SERVICE, PDB):
-            if kind in view.children and "deletionTimestamp" not in view.children[kind]["metadata"]:
-                yield Delete(kind, view.children[kind], f"{view.version} is no longer needed")
-    recorded = sorted(
-        (view for view in world.revisions.values() if CONTROLLER_REVISION in view.children),
-        key=lambda view: view.sequence,
+    return SampleDemand(
+        window=window_of(cursor),
+        since=cursor.shifted,
+        course=course,
+        weight=cursor.weight,
+        candidate=cursor.revision,
+        stable=stable,
+        pods={
+            revision: {
+                pod.name: pod.address
+                for pod in world.revisions[revision].pods
+                if pod.address and (pod.ready or pod.terminating)
+            }
+            for revision in (cursor.revision, stable)
+            if revision in world.revisions
+        },
+        evaluation={metric.name: metric.value for metric in metrics},
     )
-    spare = [
-        view
-        for view in recorded
-        if view.hash not in {*kept, cursor.revision, cursor.stable, selected} and not view.runs
-    ]
-    excess = len(recorded) - policy.revision_history
-    for view in spare[: max(0, excess)]:
-        yield Delete(
-            CONTROLLER_REVISION,
-            view.children[CONTROLLER_REVISION],
-            f"more than {policy.revision_history} revisions are kept",
-        )
-
-
-def is_satisfied(wanted: Any, observed: Any) -> bool:
-    """Whether `observed` has all that `wanted` says; what the API server added is left alone.
-
-    Lists must have the same length: an element more is somebody's change.
-    """
-    if observed is None:
-        # The API server leaves out what is empty: `value: ""` comes back as no value.
-        return wanted is None or wanted in ("", False, {}, [])
-    match wanted:
-        case dict():
-            return isinstance(observed, dict) and all(
-                is_satisfied(value, observed.get(key)) for key, value in wanted.items()
-            )
-        case list():
-            return (
-                isinstance(observed, list)
-                and len(wanted) == len(observed)
-                and all(
-                    is_satisfied(one, other) for one, other in zip(wanted, observed, strict=True)
-                )
-            )
-        case _:
-            return bool(wanted == observed) or is_same_quantity(wanted, observed)

@@ -36,6 +36,7 @@ def project_pod(pod: Pod) -> Pod:
         "metadata": kept,
         "status": {
             "phase": status.get("phase", ""),
+            "podIP": status.get("podIP", ""),
             "conditions": [
                 {key: item[key] for key in ("type", "status", "reason", "message") if key in item}
                 for item in status.get("conditions") or ()
@@ -79,6 +80,8 @@ def view_pod(pod: Pod) -> PodView:
         ready=ready,
         terminating="deletionTimestamp" in pod["metadata"],
         unschedulable=unschedulable,
+        restarts=sum(item["restartCount"] for item in pod["status"]["containerStatuses"]),
+        address=pod["status"].get("podIP", ""),
         trouble=None if ready else find_trouble(pod),
     )
 

@@ -24,6 +24,7 @@ from sluice.runtime.bucket import Bucket
 from sluice.runtime.clock import Clock, LoopClock
 from sluice.runtime.connection import load_connection
 from sluice.runtime.identity import claim_identity, default_directory
+from sluice.runtime.kinds import Key
 from sluice.runtime.lease import Elector, LeaseTimes
 from sluice.runtime.metrics import Metrics
 from sluice.runtime.probes import LoopMonitor, Probes
@@ -51,6 +52,8 @@ class Application(Protocol):
     def kinds(self) -> Sequence[Pump]: ...
     @property
     def reconcile(self) -> Mapping[str, Reconcile]: ...
+    def start(self, wake: Callable[[Key], None]) -> None: ...
+    async def stop(self) -> None: ...
 
 
 Build = Callable[[Api, Recorder, Settings, Clock], Application]
@@ -110,6 +113,8 @@ class Process:
         self._elector = elector
         self._pumps = list(application.kinds)
         self._queue = Queue(COMPONENT, clock, metrics)
+        self._application = application
+        application.start(self._queue.add)
         self._workers = Workers(
             self._queue,
             application.reconcile,
@@ -184,6 +189,7 @@ class Process:
                         served.append(pump)
                     elif pump.optional:
                         pump.cache.synced = True
+                        pump.cache.served = False
                         logger.info("optional kind is not served", extra={"kind": name})
                     else:
                         missing.append(name)
@@ -267,6 +273,7 @@ class Process:
         self._queue.shut_down()
         # While the last keys are being finished the lease is still renewed.
         finished = await self._workers.stop(WORK_GRACE if self._elector.leading else 0.0)
+        await self._application.stop()
         for name in ("lease", "events", "gate", "audit", "stop"):
             tasks[name].cancel()
         await asyncio.wait({tasks["lease"], tasks["events"]})

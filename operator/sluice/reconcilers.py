@@ -6,27 +6,32 @@ The loops are glue; every decision is in `plan`, every word in `status`.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sluice import labels, status, version_status
+from sluice.actions import Action, Apply
 from sluice.api.modelversion import ModelVersion
 from sluice.apply import Applier, is_repair
 from sluice.caches import (
+    BY_GATEWAY,
     BY_VERSION,
+    GATEWAY,
     INFERENCE_SERVICE,
     KINDS,
     MODEL_VERSION,
+    OPTIONAL,
     Caches,
     service_key,
     used_versions,
     version_key,
 )
 from sluice.errors import Conflict, Forbidden, NotFound, UserError
+from sluice.measure import Measurer
 from sluice.observe import observe
-from sluice.plan import Action, Apply, Plan, plan
-from sluice.rollout.cursor import State
+from sluice.plan import Plan, plan
+from sluice.rollout.cursor import State, load_cursor
 from sluice.runtime.api import Api
 from sluice.runtime.clock import Clock
 from sluice.runtime.kinds import Key, Obj
@@ -52,12 +57,25 @@ class Settings(Protocol):
     def drain_lag(self) -> float: ...
 
 
+# Something must have changed before a pass is repeated at once.
+LEAST_SECONDS = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Application:
     """What the process runs."""
 
     kinds: list[Pump]
     reconcile: dict[str, Reconcile]
+    measurer: Measurer
+
+    def start(self, wake: Callable[[Key], None]) -> None:
+        """Whom to wake when something was measured."""
+        self.measurer.start(wake)
+
+    async def stop(self) -> None:
+        """Ends what is being measured."""
+        await self.measurer.stop()
 
 
 def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> Application:
@@ -65,7 +83,10 @@ def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> App
     caches = Caches()
     writer = StatusWriter(api, caches, clock)
     policy = Policy(drain_lag_seconds=settings.drain_lag)
-    services = ServiceReconciler(caches, Applier(api, caches), writer, recorder, clock, policy)
+    measurer = Measurer(clock)
+    services = ServiceReconciler(
+        caches, Applier(api, caches), writer, recorder, clock, policy, measurer
+    )
     versions = VersionReconciler(caches, writer, clock)
     return Application(
         kinds=make_pumps(caches),
@@ -73,6 +94,7 @@ def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> App
             INFERENCE_SERVICE: spare_the_dying(services.reconcile),
             MODEL_VERSION: spare_the_dying(versions.reconcile),
         },
+        measurer=measurer,
     )
 
 
@@ -141,7 +163,9 @@ class ServiceReconciler:
         recorder: Recorder,
         clock: Clock,
         policy: Policy,
+        measurer: Measurer,
     ) -> None:
+        self._measurer = measurer
         self._caches = caches
         self._applier = applier
         self._writer = writer
@@ -152,13 +176,13 @@ class ServiceReconciler:
     async def reconcile(self, key: Key) -> Result:
         """Moves the service by one step; what follows from its own writes is asked for at once."""
         obj = self._caches[INFERENCE_SERVICE].get(key.namespace, key.name)
-        if obj is None:
-            return Result()
-        if "deletionTimestamp" in obj["metadata"]:
-            self._writer.forget(obj)
+        if obj is None or "deletionTimestamp" in obj["metadata"]:
+            self._measurer.want(key, None)
+            if obj is not None:
+                self._writer.forget(obj)
             return Result()
         touched = set(used_versions(obj))
-        world = observe(self._caches, obj)
+        world = observe(self._caches, obj, self._measurer.evidence(key))
         now = self._clock.now()
         decided = plan(world, now, self._policy)
         moved = is_moved(world, decided)
@@ -170,7 +194,12 @@ class ServiceReconciler:
         self._tell_repairs(obj, world, outcome.done, moved=moved)
         if outcome.error is not None:
             raise outcome.error
-        world = observe(self._caches, obj)
+        if decided.is_preparing and outcome.done:
+            return Result(0.0)
+        if decided.cursor is None or not decided.cursor.is_moving:
+            self._measurer.forget(key)
+        self._measurer.want(key, decided.demand)
+        world = observe(self._caches, obj, self._measurer.evidence(key))
         after = status.summarize(world, decided, outcome.trouble, now)
         wait = 0.0
         before = obj.get("status") or {}
@@ -191,7 +220,7 @@ class ServiceReconciler:
             )
             if seconds is not None
         ]
-        return Result(min(wakes, default=None), also)
+        return Result(max(LEAST_SECONDS, min(wakes)) if wakes else None, also)
 
     async def _write(self, obj: Obj, after: status.Status) -> Obj:
         before = obj.get("status") or {}
@@ -272,10 +301,12 @@ class VersionReconciler:
 
 def is_moved(world: World, decided: Plan) -> bool:
     """Whether the plan's cursor differs from the stored one."""
+    if decided.handled is not None:
+        return True
     if decided.cursor is None:
         return False
-    stored = world.status.get("rollout", {}), world.status.get("stable", {}).get("revision", "")
-    return stored != (decided.cursor.dump(), decided.cursor.stable)
+    # Compared as it is stored: to the second, and whatever else stands beside it for people.
+    return load_cursor(world.status) != load_cursor({"rollout": decided.cursor.dump()})
 
 
 def make_pumps(caches: Caches) -> list[Pump]:
@@ -307,13 +338,29 @@ def make_pumps(caches: Caches) -> list[Pump]:
                 INFERENCE_SERVICE, service["metadata"]["namespace"], service["metadata"]["name"]
             )
 
+    def gateway_users(obj: Obj) -> Iterable[Key]:
+        metadata = obj["metadata"]
+        for service in caches[INFERENCE_SERVICE].by(
+            BY_GATEWAY, f"{metadata['namespace']}/{metadata['name']}"
+        ):
+            yield Key(
+                INFERENCE_SERVICE, service["metadata"]["namespace"], service["metadata"]["name"]
+            )
+
     mapped = {
+        GATEWAY: gateway_users,
         INFERENCE_SERVICE: service_users,
         MODEL_VERSION: version_users,
         "Pod": pod_users,
     }
     return [
-        Pump(kind, caches[name], mapped.get(name, own_service), is_relevant)
+        Pump(
+            kind,
+            caches[name],
+            mapped.get(name, own_service),
+            is_relevant,
+            optional=name in OPTIONAL,
+        )
         for name, kind in KINDS.items()
     ]
 
@@ -323,6 +370,9 @@ def is_relevant(old: Obj | None, new: Obj | None) -> bool:
     if old is None or new is None:
         return True
     return _essence(old) != _essence(new)
+
+
+_ANNOTATIONS = (labels.OUTCOME, labels.COURSE, labels.REQUEST, labels.REQUESTED_BY)
 
 
 def _essence(obj: Obj) -> object:
@@ -337,7 +387,7 @@ def _essence(obj: Obj) -> object:
         metadata.get("labels"),
         metadata.get("ownerReferences"),
         metadata.get("deletionTimestamp"),
-        (metadata.get("annotations") or {}).get(labels.OUTCOME),
+        [(metadata.get("annotations") or {}).get(key) for key in _ANNOTATIONS],
     ]
     found = obj.get("status") or {}
     match obj.get("kind"):

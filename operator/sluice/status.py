@@ -6,19 +6,18 @@ Events follow from conditions: one is told whenever a condition's reason changes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sluice.api import conditions as api
-from sluice.plan import Plan, front_revision, replica_bounds
-from sluice.rollout import rolling_update
+from sluice.judgement import Judgement, Truth, is_superseded, judge, views_of, weight_of
+from sluice.plan import Plan
+from sluice.rollout.course import Course
 from sluice.rollout.cursor import Cursor, State
 from sluice.world import RevisionView, Trouble, World
 
 Status = dict[str, Any]
-Truth = Literal["True", "False", "Unknown"]
 HISTORY_LIMIT = 10
-RETRYING = "ProgressingWithRetry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +29,9 @@ class Event:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """One row of the conditions table."""
-
-    ready: Truth
-    reason: str
-    message: str
-    phase: str
-    reconciling: bool = False
-    stalled: bool = False
-
-
 def summarize(world: World, plan: Plan, trouble: Trouble | None, now: datetime) -> Status:
     """The whole status after `plan`; `trouble` is what went wrong while it was carried out."""
-    judgement = _judge(world, plan, trouble)
+    judgement = judge(world, plan, trouble)
     cursor = plan.cursor
     status: Status = {
         "observedGeneration": world.generation,
@@ -52,19 +39,20 @@ def summarize(world: World, plan: Plan, trouble: Trouble | None, now: datetime) 
         "message": api.cut_text(judgement.message),
         "conditions": _make_conditions(world, judgement, cursor, now),
     }
+    if handled := _make_handled(world, plan, now):
+        status["lastHandledRequest"] = handled
     if cursor is None:
         # Nothing is known to be better than what stands there: an unreadable state is kept for people.
         kept = ("rollout", "stable", "candidate", "history")
         return status | {key: world.status[key] for key in kept if key in world.status}
-    status["rollout"] = cursor.dump()
-    views = _views(world, plan)
-    serving = front_revision(world.front)
-    if cursor.stable in views:
-        status["stable"] = _make_track(views[cursor.stable], serving)
-    if cursor.revision != cursor.stable and cursor.revision in views:
-        # Before there is a stable revision nobody is served, whatever the front Service selects.
-        status["candidate"] = _make_track(views[cursor.revision], serving if cursor.stable else "")
-    if history := _make_history(world, cursor, views, now):
+    status["rollout"] = cursor.dump() | _describe(world, cursor, plan.course)
+    views = views_of(world, plan)
+    for track, revision in (("stable", cursor.stable), ("candidate", cursor.revision)):
+        if revision in views and (track == "stable" or revision != cursor.stable):
+            # Before there is a stable revision nobody is served, whatever the front Service selects.
+            weight = weight_of(world, cursor, revision) if cursor.stable else 0
+            status[track] = _make_track(views[revision], weight)
+    if history := _make_history(world, plan, cursor, views, now):
         status["history"] = history
     return status
 
@@ -82,7 +70,18 @@ def tell(before: Mapping[str, Any], after: Status) -> tuple[Event, ...]:
             continue  # Reconciling says the same
         is_bad = item["type"] == api.STALLED or item["status"] == "False"
         events.append(Event("Warning" if is_bad else "Normal", item["reason"], item["message"]))
+    asked = after.get("lastHandledRequest")
+    if asked is not None and asked != before.get("lastHandledRequest"):
+        events.insert(0, _tell_request(asked))
     return tuple(events)
+
+
+def _tell_request(asked: Mapping[str, Any]) -> Event:
+    verb = asked["request"].partition(" ")[0]
+    who = asked.get("requestedBy") or "somebody"
+    if asked["outcome"] == "Refused":
+        return Event("Warning", "RequestRefused", f"{verb} by {who}: {asked['message']}")
+    return Event("Normal", "RequestAccepted", f"{verb} by {who}: {asked['message']}")
 
 
 def is_urgent(before: Mapping[str, Any], after: Status) -> bool:
@@ -91,7 +90,12 @@ def is_urgent(before: Mapping[str, Any], after: Status) -> bool:
 
 
 def _essence(status: Mapping[str, Any]) -> object:
-    rollout = {k: v for k, v in status.get("rollout", {}).items() if k != "message"}
+    rollout = {
+        key: value
+        for key, value in status.get("rollout", {}).items()
+        if key not in {"message", "checks", "estimatedCompletionTime"}
+    }
+    checks = status.get("rollout", {}).get("checks", ())
     return (
         status.get("observedGeneration"),
         status.get("phase"),
@@ -99,123 +103,10 @@ def _essence(status: Mapping[str, Any]) -> object:
         [status.get(track, {}).get("revision") for track in ("stable", "candidate")],
         [status.get(track, {}).get("weight") for track in ("stable", "candidate")],
         rollout,
+        sorted((check["name"], check["verdict"]) for check in checks),
+        status.get("lastHandledRequest"),
         status.get("history", []),
     )
-
-
-def _judge(world: World, plan: Plan, trouble: Trouble | None) -> Judgement:
-    if found := trouble or world.foreign:
-        return _judge_trouble(found)
-    if world.service is not None and world.service.spec.suspend:
-        return _judge_suspended(world)
-    if plan.trouble is not None:
-        return _judge_trouble(plan.trouble)
-    if plan.cursor is None:
-        return _judge_trouble(Trouble("Pending", "Waiting for the operator"))
-    return _judge_rollout(world, plan, plan.cursor)
-
-
-def _judge_trouble(trouble: Trouble) -> Judgement:
-    if trouble.permanent:
-        return Judgement("False", trouble.reason, trouble.message, "Stalled", stalled=True)
-    return Judgement("Unknown", trouble.reason, trouble.message, "Waiting", reconciling=True)
-
-
-def _judge_suspended(world: World) -> Judgement:
-    """Ready and Stalled stay as they were; the operator only says that it stands aside."""
-    message = "suspended: spec.suspend is true, nothing is changed until it is false"
-    for item in world.status.get("conditions", ()):
-        if item["type"] == api.READY:
-            stalled = api.is_true(world.status.get("conditions", ()), api.STALLED)
-            return Judgement(item["status"], item["reason"], message, "Suspended", stalled=stalled)
-    return Judgement("Unknown", "Suspended", message, "Suspended")
-
-
-def _judge_rollout(world: World, plan: Plan, cursor: Cursor) -> Judgement:
-    views = _views(world, plan)
-    candidate = views.get(cursor.revision)
-    version = candidate.version if candidate else cursor.revision
-    match cursor.state:
-        case State.PROGRESSING:
-            return _judge_progressing(plan, cursor, candidate, views.get(cursor.stable))
-        case State.FAILED:
-            return Judgement(
-                "False", cursor.reason, f"{version}: {cursor.message}", "Failed", stalled=True
-            )
-        case State.SWITCHING:
-            message = f"{version} is ready: moving traffic to it"
-            return Judgement("Unknown", "RollingOut", message, "Progressing", reconciling=True)
-        case State.DRAINING if candidate is None or candidate.ready_replicas == 0:
-            return _judge_steady(world, candidate, version)
-        case State.DRAINING:
-            previous = views.get(cursor.previous)
-            message = (
-                f"{version} has the traffic; {previous.version if previous else 'the old revision'} "
-                "finishes its requests"
-            )
-            return Judgement("Unknown", "Draining", message, "Progressing", reconciling=True)
-        case State.REJECTED:
-            stable = views.get(cursor.stable)
-            message = (
-                f"rolled back to {stable.version if stable else 'stable'}: {version}: {cursor.reason}: "
-                f"{cursor.message}; change spec.model or spec.runtime to try again"
-            )
-            return Judgement("False", "RolledBack", message, "RolledBack", stalled=True)
-        case State.COMPLETE:
-            return _judge_steady(world, views.get(cursor.stable), version)
-
-
-def _judge_progressing(
-    plan: Plan, cursor: Cursor, candidate: RevisionView | None, stable: RevisionView | None
-) -> Judgement:
-    version = candidate.version if candidate else cursor.revision
-    if stable is not None and stable.version != version:
-        version = f"{stable.version} -> {version}"
-    elif stable is not None:
-        version = f"{version} with a changed runtime"
-    pods = [pod for pod in candidate.pods if not pod.terminating] if candidate else []
-    doomed = next((pod.trouble for pod in pods if pod.trouble and pod.trouble.permanent), None)
-    if doomed:
-        message = f"{version}: {doomed.message}"
-        return Judgement("False", doomed.reason, message, "Failed", stalled=True)
-    if held := next((pod.unschedulable for pod in pods if pod.unschedulable), ""):
-        message = f"{version}: {held}"
-        return Judgement(
-            "Unknown", rolling_update.CAPACITY, message, "WaitingForCapacity", reconciling=True
-        )
-    ready = candidate.ready_replicas if candidate else 0
-    message = f"{version}: {ready}/{plan.wanted} pods ready"
-    trouble = next((pod.trouble for pod in pods if pod.trouble), None)
-    if trouble is None and candidate is not None:
-        trouble = candidate.failure
-    if trouble:
-        return Judgement(
-            "Unknown",
-            trouble.reason,
-            f"{message}; {trouble.message}",
-            "Progressing",
-            reconciling=True,
-        )
-    if stable is None and ready >= plan.wanted:
-        message = f"{message}, waiting until the Service reaches them"
-    return Judgement("Unknown", "RollingOut", message, "Progressing", reconciling=True)
-
-
-def _judge_steady(world: World, stable: RevisionView | None, version: str) -> Judgement:
-    low, _ = replica_bounds(world)
-    ready = stable.ready_replicas if stable else 0
-    counts = f"{ready}/{max(low, stable.replicas if stable else low)} pods ready"
-    trouble = next((pod.trouble for pod in stable.pods if pod.trouble), None) if stable else None
-    if trouble is None and stable is not None:
-        trouble = stable.failure
-    why = f"; {trouble.message}" if trouble else ""
-    if ready == 0:
-        message = f"{version} is stable and has no ready pod: {counts}{why}"
-        return Judgement("False", "StableUnhealthy", message, "Degraded", stalled=True)
-    if ready < low:
-        message = f"{version}: {counts}, fewer than scaling.minReplicas {low}{why}"
-        return Judgement("Unknown", RETRYING, message, "Recovering", reconciling=True)
-    return Judgement("True", "Serving", f"{version}: {counts}", "Healthy")
 
 
 def _make_conditions(
@@ -241,6 +132,10 @@ def _make_conditions(
         wanted.append((api.STALLED, "True", judgement.reason, judgement.message))
     if judgement.phase == "Suspended":
         wanted.append((api.SUSPENDED, "True", "Suspended", judgement.message))
+    if judgement.paused:
+        wanted.append((api.ROLLOUT_PAUSED, "True", judgement.paused, judgement.message))
+    if judgement.baking:
+        wanted.append((api.BAKING, "True", "Baking", judgement.message))
     before: Sequence[api.ConditionDict] = world.status.get("conditions", ())
     result: list[api.ConditionDict] = []
     for type_, truth, reason, message in wanted:
@@ -257,27 +152,74 @@ def _make_conditions(
     return result
 
 
-def _views(world: World, plan: Plan) -> dict[str, RevisionView]:
-    views = dict(world.revisions)
-    if plan.target is not None:
-        views.setdefault(plan.target.hash, plan.target)
-    return views
-
-
-def _make_track(view: RevisionView, serving: str) -> Status:
-    return {
+def _make_track(view: RevisionView, weight: int) -> Status:
+    track = {
         "model": view.model,
         "version": view.version,
         "revision": view.hash,
         "digest": view.digest,
         "replicas": view.replicas,
         "readyReplicas": view.ready_replicas,
-        "weight": 100 if view.hash == serving else 0,
+        "weight": weight,
     }
+    return track | ({"space": view.space} if view.space else {})
+
+
+def _make_handled(world: World, plan: Plan, now: datetime) -> Status | None:
+    """What came of the last request; the one before stays until another is made."""
+    handled = plan.handled
+    if handled is None:
+        found: Status | None = world.status.get("lastHandledRequest")
+        return found
+    said = {
+        "request": handled.request[:512],
+        "outcome": "Accepted" if handled.accepted else "Refused",
+        "message": api.cut_text(handled.message),
+        "time": api.format_time(now),
+    }
+    return said | ({"requestedBy": handled.by[:512]} if handled.by else {})
+
+
+def _describe(world: World, cursor: Cursor, course: Course | None) -> Status:
+    """What of a rollout is there for people: how far it is, what was measured, when it ends."""
+    said: Status = {}
+    if course is None or not cursor.stable or cursor.step_started is None:
+        return said
+    steps = len(course.steps)
+    said["steps"] = steps
+    if steps > 1:
+        said["progress"] = f"{min(cursor.step + 1, steps)}/{steps}"
+    checks = [
+        {
+            "name": result.name,
+            "verdict": str(result.verdict),
+            "value": result.value,
+            "threshold": result.threshold,
+            "samples": result.samples,
+            **({"dryRun": True} if result.dry_run else {}),
+        }
+        for result in world.evidence.results
+    ]
+    before = world.status.get("rollout") or {}
+    if not checks and before.get("revision") == cursor.revision:
+        checks = before.get("checks", [])
+    if checks:
+        said["checks"] = checks
+    if cursor.is_moving and cursor.state not in {State.PAUSED, State.ABORTING} and not cursor.back:
+        left = sum(step.hold for step in course.steps[cursor.step :]) + course.bake
+        begun = cursor.switched or cursor.shifted or cursor.step_started
+        if cursor.is_promoted:
+            left = course.bake
+        said["estimatedCompletionTime"] = api.format_time(begun + timedelta(seconds=left))
+    return said
 
 
 def _make_history(
-    world: World, cursor: Cursor, views: Mapping[str, RevisionView], now: datetime
+    world: World,
+    plan: Plan,
+    cursor: Cursor,
+    views: Mapping[str, RevisionView],
+    now: datetime,
 ) -> list[Status]:
     """Which version served from when to when; newest first."""
     history: list[Status] = [dict(entry) for entry in world.status.get("history", ())]
@@ -286,33 +228,71 @@ def _make_history(
     if cursor.stable and (serving is None or serving["revision"] != cursor.stable):
         if serving is not None:
             serving |= {"to": stamp, "outcome": "Replaced"}
-        view = views.get(cursor.stable)
-        history.insert(
-            0,
-            {
-                "version": view.version if view else "",
-                "revision": cursor.stable,
-                "from": stamp,
-                "outcome": "Serving",
-            },
-        )
+            if cursor.back and cursor.reason:
+                serving |= {"outcome": "RolledBack", "reason": _say_reason(cursor)}
+        entry = {
+            "version": _version(views, cursor.stable),
+            "revision": cursor.stable,
+            "from": stamp,
+            "weight": 100,
+            "outcome": "Serving",
+        }
+        history.insert(0, entry)
     if cursor.state is State.REJECTED and not _is_told(history, cursor):
-        view = views.get(cursor.revision)
+        history.insert(0, _make_ending(cursor, plan.course, views, stamp))
+    before = world.status.get("rollout") or {}
+    if is_superseded(world.status, cursor):
+        gone = before["revision"]
         history.insert(
             0,
             {
-                "version": view.version if view else "",
-                "revision": cursor.revision,
-                "from": api.format_time(cursor.started or now),
+                "version": _version(views, gone),
+                "revision": gone,
+                "from": before.get("startedTime", stamp),
                 "to": stamp,
-                "outcome": "Rejected",
-                "reason": f"{cursor.reason}: {cursor.message}"[:1024],
+                "outcome": "Superseded",
+                "reason": "spec asked for another revision",
             },
         )
     return history[:HISTORY_LIMIT]
 
 
+def _make_ending(
+    cursor: Cursor, course: Course | None, views: Mapping[str, RevisionView], stamp: str
+) -> Status:
+    weight = 0
+    if course is not None and cursor.step_started is not None:
+        weight = course.before(cursor.step)
+        if cursor.shifted is not None:
+            weight = course.at(cursor.step).weight
+    outcome = "RolledBack" if weight else "Rejected"
+    if cursor.reason == "Aborted":
+        outcome = "Aborted"
+    return {
+        "version": _version(views, cursor.revision),
+        "revision": cursor.revision,
+        "from": api.format_time(cursor.started) if cursor.started else stamp,
+        "to": stamp,
+        "weight": weight,
+        "outcome": outcome,
+        "reason": _say_reason(cursor),
+    }
+
+
+def _say_reason(cursor: Cursor) -> str:
+    return f"{cursor.reason}: {cursor.message}"[:1024]
+
+
+def _version(views: Mapping[str, RevisionView], revision: str) -> str:
+    return views[revision].version if revision in views else ""
+
+
 def _is_told(history: Sequence[Mapping[str, Any]], cursor: Cursor) -> bool:
+    """Whether this ending stands there already; the same revision may end twice, after a retry."""
+    started = api.format_time(cursor.started) if cursor.started else None
     return any(
-        entry["outcome"] == "Rejected" and entry["revision"] == cursor.revision for entry in history
+        entry["outcome"] in {"Rejected", "RolledBack", "Aborted"}
+        and entry["revision"] == cursor.revision
+        and (started is None or entry["from"] == started or cursor.started is None)
+        for entry in history
     )

@@ -5,11 +5,15 @@ Plain values only.  `observe` makes them from the caches; nothing here reads or 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from sluice.analysis.checks import CheckResult
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
+from sluice.requests import Request, RequestError
 from sluice.resources.metadata import Manifest, Owner
+from sluice.rollout.course import Course
 
 # Kinds of children, in the order in which they are written: what records comes before what runs, and
 # what clients reach comes last.
@@ -18,6 +22,7 @@ SERVICE = "Service"
 DEPLOYMENT = "Deployment"
 HPA = "HorizontalPodAutoscaler"
 PDB = "PodDisruptionBudget"
+HTTP_ROUTE = "HTTPRoute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class PodView:
     ready: bool = False
     terminating: bool = False
     unschedulable: str = ""  # the scheduler's words
+    restarts: int = 0  # of its containers, together
+    address: str = ""  # its IP, empty before it has one
     trouble: Trouble | None = None
 
 
@@ -52,6 +59,7 @@ class RevisionView:
     inputs: Mapping[str, Any]
     template: Manifest
     rejected: Trouble | None = None
+    course: Course | None = None  # of its latest rollout, as recorded
     children: Mapping[str, Manifest] = field(default_factory=dict)  # by kind, as observed
     pods: tuple[PodView, ...] = ()
 
@@ -65,6 +73,11 @@ class RevisionView:
     def ready_replicas(self) -> int:
         """Ready pods that are not on their way out."""
         return sum(pod.ready and not pod.terminating for pod in self.pods)
+
+    @property
+    def space(self) -> str:
+        """The embedding space of its answers, empty where it embeds nothing or it isn't known."""
+        return str((self.inputs.get("embedding") or {}).get("space", ""))
 
     @property
     def failure(self) -> Trouble | None:
@@ -82,6 +95,37 @@ class RevisionView:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteView:
+    """The service's HTTPRoute, as the gateways see it."""
+
+    manifest: Manifest
+    weights: Mapping[str, int] = field(default_factory=dict)  # of the default rule, by revision
+    named: frozenset[str] = frozenset()  # every revision that any rule names
+    settled: bool = False  # every gateway has taken exactly this generation
+    trouble: str = ""  # a gateway's own words
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayView:
+    """Where a gateway that the service names listens."""
+
+    name: str  # namespace/name
+    address: str = ""  # empty: it has none
+    port: int = 80
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was measured for the rollout at hand; it is gathered anew after a restart."""
+
+    proven: frozenset[str] = frozenset()  # revisions whose answers came through the gateway
+    probe: str = ""  # why the last probe did not prove it
+    window: str = ""  # which window the results are of
+    results: tuple[CheckResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """Everything that `plan` and `summarize` may look at."""
 
@@ -95,6 +139,13 @@ class World:
     front: Manifest | None = None
     # Ready endpoints of the front Service, by revision: what clients can really reach.
     reachable: Mapping[str, int] = field(default_factory=dict)
+    route: RouteView | None = None
+    gateways: tuple[GatewayView, ...] = ()
+    has_gateway_api: bool = True  # whether the cluster knows HTTPRoutes
+    request: Request | RequestError | None = None
+    created: datetime | None = None
+    evidence: Evidence = Evidence()
+    quarantine: str = ""  # why the wanted version may not be rolled out in this namespace
     foreign: Trouble | None = None  # a child's name is taken by somebody else's object
 
 

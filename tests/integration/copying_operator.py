@@ -9,7 +9,7 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,6 +34,12 @@ ABSENT = Kind("absent.example.com", "v1", "nothings", "Nothing")
 class Application:
     kinds: list[Pump]
     reconcile: dict[str, Reconcile]
+
+    def start(self, wake: Callable[[Key], None]) -> None:
+        """It needs no waking but by events."""
+
+    async def stop(self) -> None:
+        """Nothing runs beside it."""
 
 
 def key_of(obj: Obj) -> Iterable[Key]:

@@ -15,10 +15,10 @@ import pytest
 from kubernetes import client, config
 
 from sluice.api.conditions import PENDING_CONDITIONS
-from sluice.api.inferenceservice import InferenceService
+from sluice.api.inferenceservice import InferenceService, InferenceServiceStatus
 from sluice.api.kinds import KINDS, KindDefinition
 from sluice.api.modelversion import ModelVersion
-from sluice.api.structural import walk_fields
+from sluice.api.structural import make_structural, walk_fields
 from testbed.cluster import Cluster
 from tests.samples.catalog import Sample, load_samples
 
@@ -149,8 +149,37 @@ def test_defaults_are_filled_in(fresh: Manifest) -> None:
         "model": {"name": "pizza-spatial", "version": "2.1.0"},
         "runtime": {"image": "inference"},
         "scaling": {"minReplicas": 1},
-        "rollout": {"strategy": "RollingUpdate", "deadline": "20m"},
+        "rollout": {
+            "strategy": "RollingUpdate",
+            "bake": "0s",
+            "deadline": "20m",
+            "onFailure": "Rollback",
+            "quarantine": False,
+        },
         "suspend": False,
+    }
+
+
+def test_defaults_of_a_rollout_are_filled_in(namespace: Namespace) -> None:
+    minimal = next(s for s in load_samples("valid") if s.name == "inferenceservice-minimal")
+    (document,) = minimal.documents
+    check = {"name": "errors", "metric": "ErrorRate", "type": "Absolute", "maxPercent": "1"}
+    document["spec"] |= {
+        "traffic": {"parentRefs": [{"name": "eg"}], "hostnames": ["pizza.example.com"]},
+        "rollout": {
+            "strategy": "Canary",
+            "canary": {"steps": [{"weight": 100}]},
+            "analysis": {"checks": [check]},
+        },
+    }
+    spec = namespace.create(document, **DRY)["spec"]
+    assert spec["traffic"]["timeout"] == "30s"
+    assert spec["rollout"]["canary"]["steps"] == [{"weight": 100}]
+    assert spec["rollout"]["analysis"] == {
+        "interval": "15s",
+        "source": {"type": "Pods"},
+        "minSamples": 300,
+        "checks": [check],
     }
 
 
@@ -196,6 +225,96 @@ def test_the_first_status_written_leaves_nothing_of_the_default(
     assert again["generation"] == fresh["metadata"]["generation"]
 
 
+def values_at(value: Any, path: str) -> list[Any]:
+    """What stands at a path such as `rollout.checks[].name`, in every item of its lists."""
+    values = [value]
+    for name, is_list in re.findall(r"([a-zA-Z]+)(\[\])?", path):
+        values = [item[name] for item in values if name in item]
+        if is_list:
+            values = [item for items in values for item in items]
+    return values
+
+
+def test_a_status_with_everything_in_it_is_accepted_and_shown(
+    crds: Cluster, namespace: Namespace, fresh: Manifest
+) -> None:
+    now = "2026-11-01T12:00:00Z"
+    track = {
+        "model": "pizza-spatial",
+        "version": "2.1.0",
+        "revision": "bcdfghjklm",
+        "digest": "sha256:" + 64 * "0",
+        "space": "pizza-2",
+        "replicas": 2,
+        "readyReplicas": 2,
+        "weight": 25,
+    }
+    times = ("started", "stepStarted", "shifted", "switched", "progress", "estimatedCompletion")
+    check = {"name": "errors", "verdict": "Inconclusive", "value": "0.4%", "threshold": "1%"}
+    rollout = {
+        "state": "Paused",
+        "revision": "bcdfghjklm",
+        "step": 2,
+        "steps": 4,
+        "progress": "2/4",
+        "weight": 25,
+        "deadlineSeconds": 1200,
+        "progressReplicas": 2,
+        "stableRevision": "bcdfghjkln",
+        "stableReplicas": 2,
+        "readyFloor": 1,
+        "restarts": 0,
+        "previousRevision": "bcdfghjkln",
+        "held": "WaitingForCapacity",
+        "pausedReason": "InsufficientSamples",
+        "goal": "Rejected",
+        "back": False,
+        "checks": [check | {"samples": 37, "dryRun": True}],
+        "reason": "CheckFailed",
+        "message": "n=37 of 300",
+        **{f"{name}Time": now for name in times},
+    }
+    fresh["status"] |= {
+        "observedGeneration": 1,
+        "conditions": [item | {"observedGeneration": 1} for item in PENDING_CONDITIONS],
+        "stable": track,
+        "candidate": track,
+        "rollout": rollout,
+        "history": [
+            {
+                "version": "2.1.0",
+                "revision": "bcdfghjklm",
+                "from": now,
+                "to": now,
+                "weight": 25,
+                "outcome": outcome,
+                "reason": "ErrorRate 3.1% > 1% (n=2207)",
+            }
+            for outcome in (
+                "Serving",
+                "Replaced",
+                "Rejected",
+                "RolledBack",
+                "Aborted",
+                "Superseded",
+            )
+        ],
+        "lastHandledRequest": {
+            "request": f"promote bcdfghjklm {now}",
+            "requestedBy": "system:serviceaccount:vision:ci",
+            "outcome": "Refused",
+            "message": "bcdfghjklm is not the live revision",
+            "time": now,
+        },
+    }
+    fields = walk_fields(make_structural(InferenceServiceStatus, "status"))
+    assert [path for path, _ in fields if not values_at(fresh["status"], path)] == []
+    crds.kubectl("replace", "--subresource=status", "-f", "-", input=json.dumps(fresh))
+    assert namespace.get("InferenceService", "p")["status"] == fresh["status"]
+    shown = crds.kubectl("get", "msvc", "-n", namespace.name).stdout.splitlines()[1].split()
+    assert shown[:-1] == ["p", "Unknown", "Pending", "2.1.0", "2.1.0", "25", "2/4"]
+
+
 def test_lifecycle_may_change(namespace: Namespace) -> None:
     full = next(s for s in load_samples("valid") if s.name == "modelversion-full").documents[0]
     made = namespace.create(full, **STRICT)
@@ -211,8 +330,8 @@ def test_lifecycle_may_change(namespace: Namespace) -> None:
     [
         pytest.param(
             "msvc",
-            "NAME READY PHASE STABLE CANDIDATE WEIGHT AGE",
-            "NAME READY PHASE STABLE CANDIDATE WEIGHT REPLICAS REASON MESSAGE AGE",
+            "NAME READY PHASE STABLE CANDIDATE WEIGHT STEP AGE",
+            "NAME READY PHASE STABLE CANDIDATE WEIGHT STEP REPLICAS REASON MESSAGE AGE",
             id="InferenceService",
         ),
         pytest.param(

@@ -135,3 +135,19 @@ OPTIONAL: JSON = {OPTIONAL_MARK: True}
 """For a field that users may leave out although it always has a value once parsed."""
 DEFAULT_EMPTY: JSON = {"default": {}}
 """For an object whose fields have defaults: they then hold where the object is absent too."""
+
+
+def default_to(field: str, value: str) -> JSON:
+    """DEFAULT_EMPTY for an object with rules: they are tried on the default as it stands here.
+
+    So `field`, which they read, must be in it; it is the field's own default.
+    """
+    return {"default": {field: value}}
+
+
+def without_default(schema: JSON) -> None:
+    """For a field below a list: its default holds once parsed, and is not in the CRD.
+
+    There it would make every client-side diff of a GitOps tool differ for good.
+    """
+    schema.pop("default", None)

@@ -19,6 +19,9 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 SUSPENDED: Final = "Suspended"
 ARTIFACT_VERIFIED: Final = "ArtifactVerified"
+QUARANTINED: Final = "Quarantined"
+ROLLOUT_PAUSED: Final = "RolloutPaused"
+BAKING: Final = "Baking"
 
 ConditionDict = dict[str, Any]
 EPOCH: Final = "1970-01-01T00:00:00Z"

@@ -3,28 +3,28 @@
 Types and rules of the kind only: what its state is and what follows from it is decided elsewhere.
 """
 
-from datetime import timedelta
-from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from sluice.api.base import DEFAULT_EMPTY, JSON, LIST_ATOMIC, Model, Rule, list_map
+from sluice.api.base import DEFAULT_EMPTY, JSON, LIST_ATOMIC, Model, Rule, default_to, list_map
 from sluice.api.conditions import Condition
 from sluice.api.metadata import Resource, parse_resource
-from sluice.api.runtime import Runtime
-from sluice.api.scalars import (
-    MAX_GENERATION,
-    Duration,
-    Label,
-    SemVer,
-    Text,
-    Timestamp,
-    parse_duration,
+from sluice.api.rollout import Rollout, RolloutStrategy
+from sluice.api.rolloutstatus import (
+    HandledRequest,
+    HistoryEntry,
+    RevisionHash,
+    RolloutState,
+    RolloutStatus,
 )
+from sluice.api.runtime import Runtime
+from sluice.api.scalars import MAX_GENERATION, Label, SemVer, Text
 from sluice.api.scaling import MAX_REPLICAS, Scaling
+from sluice.api.traffic import Traffic
 
 __all__ = [
+    "HandledRequest",
     "HistoryEntry",
     "InferenceService",
     "InferenceServiceSpec",
@@ -37,6 +37,7 @@ __all__ = [
     "Runtime",
     "Scaling",
     "Track",
+    "Traffic",
 ]
 
 
@@ -53,45 +54,29 @@ class ModelReference(Model):
     )
 
 
-class RolloutStrategy(StrEnum):
-    """How a service gets from one revision to the next."""
-
-    ROLLING_UPDATE = "RollingUpdate"
-
-
-class Rollout(Model):
-    """How a new revision takes over."""
-
-    strategy: RolloutStrategy = Field(
-        RolloutStrategy.ROLLING_UPDATE,
-        description=(
-            "RollingUpdate: the candidate's pods come up beside stable's, and traffic moves once "
-            "all are ready. Default RollingUpdate."
-        ),
-    )
-    deadline: Annotated[
-        Duration,
-        Rule(
-            "!self.matches(r'^([0-9]{1,5}(h|m|s|ms)){1,4}$') || "
-            "(duration(self) >= duration('1s') && duration(self) <= duration('24h'))",
-            "must be between 1s and 24h",
-        ),
-    ] = Field(
-        "20m",
-        description=(
-            "How long a rollout may go without progress, a duration such as 20m, 1s to 24h. "
-            "After it the candidate is given up and stable goes on serving. Default 20m."
-        ),
-    )
-
-    @property
-    def deadline_after(self) -> timedelta:
-        """`deadline` as a length of time."""
-        return parse_duration(self.deadline)
-
-
 class InferenceServiceSpec(Model):
     """What to serve, how, and how to change it."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.traffic) || self.rollout.strategy != 'Canary'",
+            "Canary needs spec.traffic, as only a gateway can split requests by weight: set "
+            "spec.traffic, or use BlueGreen or RollingUpdate",
+            field_path=".rollout.strategy",
+        ),
+        Rule(
+            "has(self.traffic) || !has(self.rollout.shadow)",
+            "needs spec.traffic, as only a gateway can mirror requests: set spec.traffic, or "
+            "remove shadow",
+            field_path=".rollout.shadow",
+        ),
+        Rule(
+            "has(self.traffic) || !has(self.rollout.analysis) || "
+            "self.rollout.strategy == 'BlueGreen'",
+            "needs spec.traffic or strategy BlueGreen: set one of them, or remove analysis",
+            field_path=".rollout.analysis",
+        ),
+    )
 
     model: ModelReference = Field(description="The model version to serve.")
     runtime: Runtime = Field(description="How the pods run.")
@@ -100,12 +85,19 @@ class InferenceServiceSpec(Model):
         description="How many replicas. Absent: one, and nothing scales by itself.",
         json_schema_extra=DEFAULT_EMPTY,
     )
+    traffic: Traffic | None = Field(
+        None,
+        description=(
+            "The gateway that clients come through. Absent: no gateway, and clients use the "
+            "Service of the service's name."
+        ),
+    )
     rollout: Rollout = Field(
         default_factory=lambda: Rollout.model_validate({}),
         description=(
             "How a new revision takes over. An edit during a rollout applies to the next one."
         ),
-        json_schema_extra=DEFAULT_EMPTY,
+        json_schema_extra=default_to("strategy", RolloutStrategy.ROLLING_UPDATE.value),
     )
     suspend: bool = Field(
         False,
@@ -116,108 +108,25 @@ class InferenceServiceSpec(Model):
     )
 
 
-def _revision_field(of: str) -> str:
-    return f"The {of}'s hash, as in the label sluice.dev/revision."
-
-
 class Track(Model):
     """One revision, as it runs."""
 
     model: Label = Field(description="Name of the model that it serves.")
     version: SemVer = Field(description="The version that it serves.")
-    revision: Annotated[str, Field(max_length=63)] = Field(description=_revision_field("revision"))
+    revision: RevisionHash = Field(
+        description="The revision's hash, as in the label sluice.dev/revision."
+    )
     digest: Annotated[str, Field(max_length=71)] | None = Field(
         None, description="Digest of the artifact that it serves."
+    )
+    space: Label | None = Field(
+        None, description="Embedding space of its answers. Absent: the version has none."
     )
     replicas: int = Field(ge=0, le=MAX_REPLICAS, description="Replicas that are wanted.")
     ready_replicas: int = Field(ge=0, le=MAX_REPLICAS, description="Replicas that are ready.")
     weight: int = Field(
         ge=0, le=100, description="Share of the traffic that goes to it, in percent."
     )
-
-
-class RolloutState(StrEnum):
-    """Where a rollout stands."""
-
-    PROGRESSING = "Progressing"
-    FAILED = "Failed"
-    SWITCHING = "Switching"
-    DRAINING = "Draining"
-    REJECTED = "Rejected"
-    COMPLETE = "Complete"
-
-
-class RolloutStatus(Model):
-    """The rollout under way, or the last one."""
-
-    state: RolloutState = Field(
-        description=(
-            "Progressing: the candidate's pods come up. Failed: a first deployment past its "
-            "deadline, still trying. Switching: traffic is about to move. Draining: it has "
-            "moved, the previous revision finishes its requests. Rejected: the candidate was "
-            "given up. Complete: nothing moves."
-        )
-    )
-    revision: Annotated[str, Field(max_length=63)] = Field(
-        description="Hash of the revision that is rolled out."
-    )
-    started_time: Timestamp | None = Field(None, description="When the rollout began.")
-    switched_time: Timestamp | None = Field(
-        None, description="When traffic moved. Absent: it has not."
-    )
-    progress_time: Timestamp | None = Field(
-        None, description="When it last made progress; spec.rollout.deadline counts from here."
-    )
-    deadline_seconds: int | None = Field(
-        None,
-        ge=1,
-        le=86400,
-        description="spec.rollout.deadline as it was when the rollout began, in seconds.",
-    )
-    progress_replicas: int | None = Field(
-        None,
-        ge=0,
-        le=MAX_REPLICAS,
-        description="Ready replicas of the candidate when it last made progress.",
-    )
-    previous_revision: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Hash of the revision that drains."
-    )
-    held: Annotated[str, Field(max_length=63)] | None = Field(
-        None,
-        description="Why the deadline's clock stands still: WaitingForCapacity or Suspended.",
-    )
-    reason: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="Why the candidate was given up, as one CamelCase word."
-    )
-    message: Text | None = Field(None, description="Why it was given up, for people.")
-
-
-class Outcome(StrEnum):
-    """What became of a revision."""
-
-    SERVING = "Serving"
-    REPLACED = "Replaced"
-    REJECTED = "Rejected"
-
-
-class HistoryEntry(Model):
-    """One revision that served, or was rejected."""
-
-    version: SemVer = Field(description="The model version.")
-    revision: Annotated[str, Field(max_length=63)] = Field(description=_revision_field("revision"))
-    from_: Timestamp | None = Field(
-        None,
-        alias="from",
-        description="Since when it served; for a rejected one, when its rollout began.",
-    )
-    to: Timestamp | None = Field(None, description="Until when. Absent: it serves.")
-    outcome: Outcome = Field(
-        description=(
-            "Serving: it is stable. Replaced: another became stable. Rejected: it was given up."
-        )
-    )
-    reason: Text | None = Field(None, description="Why, for people.")
 
 
 class InferenceServiceStatus(Model):
@@ -246,6 +155,12 @@ class InferenceServiceStatus(Model):
     )
     rollout: RolloutStatus | None = Field(
         None, description="The rollout under way, or the last one."
+    )
+    last_handled_request: HandledRequest | None = Field(
+        None,
+        description=(
+            "The last request of a person (annotation sluice.dev/request) and what became of it."
+        ),
     )
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=10)] = Field(
         (), description="The last 10 rollouts, newest first.", json_schema_extra=LIST_ATOMIC

@@ -150,6 +150,7 @@ INFERENCE_SERVICE: Final = KindDefinition(
             "Share of the traffic that goes to the candidate, in percent.",
             type="integer",
         ),
+        Column("Step", ".status.rollout.progress", "The rollout's step, of how many."),
         Column(
             "Replicas",
             ".status.stable.readyReplicas",

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from sluice.api.base import Form, Rule
 
 DNS_LABEL_PATTERN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN: Final = rf"{DNS_LABEL_PATTERN}(\.{DNS_LABEL_PATTERN})*"
-_QUALIFIED: Final = rf"({_SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+SUBDOMAIN_PATTERN: Final = rf"{DNS_LABEL_PATTERN}(\.{DNS_LABEL_PATTERN})*"
+_QUALIFIED: Final = rf"({SUBDOMAIN_PATTERN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _NUMBER: Final = r"(0|[1-9][0-9]*)"
 _PRERELEASE: Final = r"(0|[1-9][0-9]*|[0-9]*[a-z-][0-9a-z-]*)"
 SEMVER_PATTERN: Final = rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PRERELEASE}(\.{_PRERELEASE})*)?"
@@ -34,7 +34,7 @@ ObjectName = Annotated[
     str,
     Field(max_length=253),
     Form(
-        _SUBDOMAIN,
+        SUBDOMAIN_PATTERN,
         "must be the name of an object: lower-case letters, digits, '-' and '.', beginning and "
         "ending with a letter or digit",
     ),
@@ -77,11 +77,13 @@ NO_PARENT: Final = Rule(
 )
 """For paths inside something that they must not leave."""
 
+DECIMAL_PATTERN: Final = r"-?[0-9]{1,12}(\.[0-9]{1,12})?"
+
 Decimal = Annotated[
     str,
     Field(max_length=26),
     Form(
-        r"-?[0-9]{1,12}(\.[0-9]{1,12})?",
+        DECIMAL_PATTERN,
         'must be a decimal number in quotes, such as "0.912" or "240"',
     ),
 ]
@@ -127,6 +129,60 @@ Duration = Annotated[
     ),
 ]
 """A duration in Gateway API's form (GEP-2257)."""
+
+
+def between(low: str, high: str) -> Rule:
+    """The rule that holds a Duration to these bounds, both included.
+
+    It says nothing of what is no duration at all: `Duration` does.
+    """
+    return Rule(
+        f"!self.matches(r'^{_DURATION}$') || "
+        f"(duration(self) >= duration('{low}') && duration(self) <= duration('{high}'))",
+        f"must be between {low} and {high}",
+    )
+
+
+def shorter(field: str, limit: str) -> str:
+    """CEL for: the Duration `field` is shorter than the Duration `limit` (or either is none)."""
+    return (
+        f"!{field}.matches(r'^{_DURATION}$') || !{limit}.matches(r'^{_DURATION}$') || "
+        f"duration({field}) < duration({limit})"
+    )
+
+
+_FRACTION: Final = r"(\.[0-9]{1,6})?"
+_BELOW_ONE: Final = r"0\.[0-9]{0,5}[1-9][0-9]{0,5}"
+
+Share = Annotated[
+    str,
+    Field(max_length=16),
+    Form(
+        rf"[1-9][0-9]?{_FRACTION}|{_BELOW_ONE}",
+        'must be a percentage in quotes, above 0 and below 100, such as "1" or "0.5"',
+    ),
+]
+"""A decimal percentage of a whole; 0 and 100 are out, as no number of samples could show them."""
+
+Change = Annotated[
+    str,
+    Field(max_length=16),
+    Form(
+        rf"[1-9][0-9]{{0,3}}{_FRACTION}|{_BELOW_ONE}",
+        'must be a percentage in quotes, above 0 and below 10000, such as "20" or "150"',
+    ),
+]
+"""A decimal percentage of change, which may be more than the whole."""
+
+Rate = Annotated[
+    str,
+    Field(max_length=16),
+    Form(
+        rf"[1-9][0-9]{{0,8}}{_FRACTION}|{_BELOW_ONE}",
+        'must be a decimal number above 0 in quotes, such as "50" or "0.5"',
+    ),
+]
+"""A decimal number per second."""
 
 TEXT_LIMIT: Final = 4096
 

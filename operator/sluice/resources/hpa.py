@@ -10,16 +10,16 @@ DEFAULT_CPU_PERCENT = 70
 def make_hpa(
     owner: Owner, revision: str, model: str, version: str, scaling: Scaling, floor: int
 ) -> Manifest:
-    """Scales between the service's bounds, never under `floor` replicas.
+    """Scales between `floor` and the service's upper bound.
 
-    The floor is what keeps the gate behind open: while a rollout moves, neither track may shrink below
-    what carried the traffic when it began.
+    The floor is what keeps the gate behind open: while a rollout moves, stable may not shrink below what
+    carried the traffic when it began, nor the candidate below what its weight needs.
     """
     name = names.child_name(owner.name, revision)
     targets = {metric.type.value: metric.target_percent for metric in scaling.metrics}
     spec: Manifest = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-        "minReplicas": min(max(scaling.min_replicas, floor), scaling.max_replicas),
+        "minReplicas": max(1, min(floor, scaling.max_replicas)),
         "maxReplicas": scaling.max_replicas,
         "metrics": [
             {

@@ -13,7 +13,7 @@ from sluice.resources.revision import Inputs
 
 MODEL_PATH = "/model"
 ARTIFACT_MOUNT = "/artifact"
-PORT = 8080
+SERVER_PORT = 8080
 USER_ID = 65532
 
 PRE_STOP_SECONDS = 5
@@ -135,7 +135,7 @@ def _make_server(service: str, revision: str, inputs: Inputs) -> Manifest:
         "command": ["sluice-inference"],
         "args": ["serve"],
         "env": [*_make_environment(service, revision, inputs), *runtime.get("env", [])],
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
         "resources": _make_resources(inputs),
         "securityContext": _make_security(),
         "volumeMounts": [
@@ -166,7 +166,7 @@ def _make_environment(service: str, revision: str, inputs: Inputs) -> list[Manif
         "SLUICE_SERVICE": service,
         "SLUICE_REVISION": revision,
         "SLUICE_ROLE": labels.PRIMARY,
-        "PORT": str(PORT),
+        "PORT": str(SERVER_PORT),
         "DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_SECONDS),
     }
     if embedding:

@@ -42,6 +42,7 @@ class Cache:
     ) -> None:
         self.kind = kind
         self.synced = False
+        self.served = True  # False: an optional kind that the cluster does not know
         self._indexes = dict(indexes or {})
         self._clock = clock
         self._entries: dict[Name, _Entry] = {}

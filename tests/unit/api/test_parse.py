@@ -7,7 +7,10 @@ import pytest
 
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
+from sluice.api.rollout import Approval, BlueGreen, CheckMetric, OnFailure, SourceType
 from sluice.errors import UserError
+
+ERRORS = {"name": "errors", "metric": "ErrorRate", "type": "Absolute", "maxPercent": "1"}
 
 
 def service(**spec: Any) -> dict[str, Any]:
@@ -30,6 +33,80 @@ def test_defaults_are_those_of_the_schema() -> None:
     assert spec.rollout.strategy == "RollingUpdate"
     assert spec.rollout.deadline_after == timedelta(minutes=20)
     assert spec.suspend is False
+
+
+def test_a_rollout_has_its_lengths_of_time() -> None:
+    spec = InferenceService.parse(
+        service(
+            traffic={"parentRefs": [{"name": "eg"}], "hostnames": ["a.b"], "timeout": "1m30s"},
+            rollout={
+                "strategy": "Canary",
+                "canary": {"steps": [{"weight": 5, "hold": "2m"}, {"weight": 100}]},
+                "blueGreen": {"hold": "1500ms"},
+                "shadow": {"percent": 10, "hold": "5m", "minAgreementPercent": 98},
+                "analysis": {"checks": [ERRORS], "interval": "10s"},
+                "bake": "30m",
+                "deadline": "1h",
+            },
+        )
+    ).spec
+    rollout = spec.rollout
+    assert spec.traffic is not None
+    assert spec.traffic.timeout_after == timedelta(seconds=90)
+    assert rollout.canary is not None
+    assert rollout.analysis is not None
+    assert rollout.blue_green is not None
+    assert rollout.shadow is not None
+    assert [step.hold_after for step in rollout.canary.steps] == [timedelta(minutes=2), timedelta()]
+    assert rollout.blue_green.hold_after == timedelta(seconds=1.5)
+    assert rollout.shadow.hold_after == timedelta(minutes=5)
+    assert rollout.analysis.interval_after == timedelta(seconds=10)
+    assert (rollout.bake_after, rollout.deadline_after) == (
+        timedelta(minutes=30),
+        timedelta(hours=1),
+    )
+
+
+def test_defaults_of_a_rollout_are_those_of_the_schema() -> None:
+    rollout = InferenceService.parse(
+        service(
+            rollout={
+                "strategy": "Canary",
+                "canary": {"steps": [{"weight": 100}]},
+                "analysis": {"checks": [ERRORS]},
+            }
+        )
+    ).spec.rollout
+    assert rollout.canary is not None
+    assert rollout.analysis is not None
+    assert rollout.canary.steps[0].approval is Approval.NOT_REQUIRED
+    assert (rollout.bake_after, rollout.on_failure, rollout.quarantine) == (
+        timedelta(),
+        OnFailure.ROLLBACK,
+        False,
+    )
+    analysis = rollout.analysis
+    assert (analysis.interval_after, analysis.min_samples) == (timedelta(seconds=15), 300)
+    assert analysis.source.type is SourceType.PODS
+    assert analysis.checks[0].dry_run is False
+    assert analysis.to_dict() == {"checks": [ERRORS]}
+    assert BlueGreen.model_validate({}).hold_after == timedelta()
+
+
+@pytest.mark.parametrize(
+    ("metric", "latency"),
+    [
+        ("ErrorRate", False),
+        ("LatencyP50", True),
+        ("LatencyP95", True),
+        ("LatencyP99", True),
+        ("Throughput", False),
+        ("Agreement", False),
+        ("Query", False),
+    ],
+)
+def test_a_metric_knows_whether_it_is_a_latency(metric: str, latency: bool) -> None:
+    assert CheckMetric(metric).is_latency is latency
 
 
 def test_absent_max_replicas_is_min_replicas() -> None:

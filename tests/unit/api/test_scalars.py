@@ -23,6 +23,13 @@ from sluice.api import scalars
         (scalars.Decimal, "240"),
         (scalars.Duration, "1h30m10s5ms"),
         (scalars.EnvName, "_A1"),
+        (scalars.Share, "0.000001"),
+        (scalars.Share, "99.999999"),
+        (scalars.Share, "1.50"),
+        (scalars.Change, "0.50"),
+        (scalars.Change, "9999"),
+        (scalars.Rate, "0.5"),
+        (scalars.Rate, "999999999"),
     ],
 )
 def test_takes(kind: Any, value: str) -> None:
@@ -47,6 +54,15 @@ def test_takes(kind: Any, value: str) -> None:
         (scalars.Duration, "100000s"),
         (scalars.Duration, "1s1s1s1s1s"),
         (scalars.EnvName, "A-B"),
+        (scalars.Share, "0"),
+        (scalars.Share, "0.000"),
+        (scalars.Share, "100"),
+        (scalars.Share, "01"),
+        (scalars.Share, "-1"),
+        (scalars.Change, "0"),
+        (scalars.Change, "10000"),
+        (scalars.Rate, "0.0"),
+        (scalars.Rate, "1e3"),
     ],
 )
 def test_refuses(kind: Any, value: str) -> None:

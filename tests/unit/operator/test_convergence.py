@@ -27,12 +27,12 @@ def test_the_first_deployment_reads_as_a_story() -> None:
 
     name = next(sim.caches[DEPLOYMENT].all())["metadata"]["name"]
     assert sim.log == [
-        "status Progressing",
         f"apply ControllerRevision {name}",
+        "status Progressing",
+        "apply Service pizza",
         f"apply Service {name}",
         f"apply Deployment {name}",
         f"apply PodDisruptionBudget {name}",
-        "apply Service pizza",
         "status Progressing",
         "status Healthy",
     ]

@@ -1,6 +1,7 @@
 """Golden files of everything that a revision renders to.  UPDATE_GOLDEN=1 writes them anew."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from sluice.actions import Apply
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
-from sluice.plan import Apply, plan
+from sluice.labels import COURSE
+from sluice.plan import plan
 from sluice.resources.metadata import Owner
+from sluice.rollout.course import load_course
 from sluice.world import Policy, World
 from tests.builders import ServiceBuilder, VersionBuilder, inference_service, model_version
 
@@ -44,8 +48,20 @@ def render(service: ServiceBuilder, version: VersionBuilder) -> str:
         service=InferenceService.parse(obj),
         version=ModelVersion.parse(version.obj()),
     )
-    decided = plan(world, datetime(2026, 1, 1, tzinfo=UTC), Policy())
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    first = plan(world, now, Policy())
+    (record,) = first.actions
+    assert isinstance(record, Apply)
+    assert first.target is not None
+    # The record comes first, and everything else once it is there.
+    view = replace(
+        first.target,
+        children={record.kind: record.manifest},
+        course=load_course(record.manifest["metadata"]["annotations"][COURSE]),
+    )
+    decided = plan(replace(world, revisions={view.hash: view}), now, Policy())
     manifests = [action.manifest for action in decided.actions if isinstance(action, Apply)]
+    manifests.insert(0, record.manifest)
     return yaml.dump_all(manifests, Dumper=Plain, sort_keys=False)
 
 

@@ -1,19 +1,21 @@
-"""The RollingUpdate state machine, state by state."""
+"""The state machine on a course of one plain step, state by state."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sluice.rollout.course import Course, Step
 from sluice.rollout.cursor import Cursor, CursorError, State, load_cursor
-from sluice.rollout.rolling_update import Sight, Track, advance, begin, wake_after
+from sluice.rollout.machine import advance, begin, wake_after
+from sluice.rollout.sight import Sight, Track
 
 T0 = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 A, B, C = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"
 
-PROGRESSING = Cursor(State.PROGRESSING, B, A, started=T0, progressed=T0)
-FIRST = Cursor(State.PROGRESSING, A, "", started=T0, progressed=T0)
-SWITCHING = replace(PROGRESSING, state=State.SWITCHING)
+PROGRESSING = Cursor(State.PROGRESSING, B, A, started=T0, progressed=T0, step_started=T0)
+FIRST = Cursor(State.PROGRESSING, A, "", started=T0, progressed=T0, step_started=T0)
+SWITCHING = replace(PROGRESSING, state=State.SWITCHING, weight=100)
 DRAINING = Cursor(State.DRAINING, B, B, previous=A, started=T0, switched=T0)
 COMPLETE_A = Cursor(State.COMPLETE, A, A)
 COMPLETE_B = Cursor(State.COMPLETE, B, B)
@@ -22,12 +24,9 @@ REJECTED = Cursor(State.REJECTED, B, A, reason="FileCorrupt", message="bad byte"
 SIGHT = Sight(
     target=B,
     candidate=Track(ready=0, wanted=2),
-    previous_ready=0,
-    rejected=None,
-    front=A,
+    course=Course((Step(100, 100),), deadline=1200),
     reachable=frozenset({A}),
-    deadline=timedelta(minutes=20),
-    drain_lag=timedelta(seconds=5),
+    lag=timedelta(seconds=5),
 )
 
 
@@ -112,13 +111,20 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "back to stable in the spec ends it": (PROGRESSING, see(target=A), 1, State.COMPLETE, A, A),
     "a third version takes the place": (PROGRESSING, see(target=C), 1, State.PROGRESSING, C, A),
-    "traffic has moved: drain": (SWITCHING, see(ready=2, front=B), 1, State.DRAINING, B, B),
+    "traffic has moved: drain": (SWITCHING, see(ready=2, carried=100), 1, State.DRAINING, B, B),
     "not yet moved": (SWITCHING, see(ready=2), 1, State.SWITCHING, B, A),
     "readiness lost before the switch": (SWITCHING, see(ready=1), 1, State.PROGRESSING, B, A),
-    "reverted before the switch": (SWITCHING, see(ready=2, target=A), 1, State.COMPLETE, A, A),
+    "reverted before the switch is seen": (
+        SWITCHING,
+        see(ready=2, target=A),
+        1,
+        State.ABORTING,
+        B,
+        A,
+    ),
     "reverted after the switch: drain first": (
         SWITCHING,
-        see(ready=2, target=A, front=B),
+        see(ready=2, target=A, carried=100),
         1,
         State.DRAINING,
         B,
@@ -126,7 +132,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "drained": (
         DRAINING,
-        see(ready=2, reached=2, reachable=frozenset({B})),
+        see(carried=100, ready=2, reached=2, reachable=frozenset({B})),
         5,
         State.COMPLETE,
         B,
@@ -134,7 +140,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "only some of the new pods are reached": (
         DRAINING,
-        see(ready=2, reached=1, reachable=frozenset({B})),
+        see(carried=100, ready=2, reached=1, reachable=frozenset({B})),
         99,
         State.DRAINING,
         B,
@@ -142,7 +148,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "the lag isn't over": (
         DRAINING,
-        see(ready=2, reached=2, reachable=frozenset({B})),
+        see(carried=100, ready=2, reached=2, reachable=frozenset({B})),
         4,
         State.DRAINING,
         B,
@@ -150,7 +156,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "the old pods are still reachable": (
         DRAINING,
-        see(ready=2, reached=2, reachable=frozenset({A, B})),
+        see(carried=100, ready=2, reached=2, reachable=frozenset({A, B})),
         99,
         State.DRAINING,
         B,
@@ -158,7 +164,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "nobody reaches the new pods yet": (
         DRAINING,
-        see(ready=2, reachable=frozenset()),
+        see(carried=100, ready=2, reachable=frozenset()),
         99,
         State.DRAINING,
         B,
@@ -166,15 +172,15 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "the new stable died while the old one still runs": (
         DRAINING,
-        see(ready=0, previous_ready=2, reachable=frozenset()),
+        see(carried=100, ready=0, previous_ready=2, reachable=frozenset()),
         2,
-        State.REJECTED,
-        B,
+        State.SWITCHING,
         A,
+        B,
     ),
     "wanted back while it still runs": (
         DRAINING,
-        see(target=A, ready=2, previous_ready=2, reachable=frozenset({B})),
+        see(carried=100, target=A, ready=2, previous_ready=2, reachable=frozenset({B})),
         2,
         State.SWITCHING,
         A,
@@ -182,7 +188,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "wanted back when too little of it is left": (
         DRAINING,
-        see(target=A, ready=2, previous_ready=1),
+        see(carried=100, target=A, ready=2, previous_ready=1),
         2,
         State.DRAINING,
         B,
@@ -190,7 +196,7 @@ CASES: dict[str, tuple[Cursor, Sight, float, State, str, str]] = {
     ),
     "neither answers, and another version is named": (
         DRAINING,
-        see(target=C, reachable=frozenset()),
+        see(carried=100, target=C, reachable=frozenset()),
         99,
         State.PROGRESSING,
         C,

@@ -1,0 +1,231 @@
+"""Asks a Prometheus server: the same tallies as from the pods, and the queries of Query checks.
+
+Its scrape configuration must read `/metrics/rollout` (or `/metrics`, if that has the same metrics) of the
+server pods, and give each series the label ``namespace`` and the two pod labels that the operator sets,
+under the names that Prometheus' own relabelling makes of them:
+
+    sluice.dev/service   -> sluice_dev_service
+    sluice.dev/revision  -> sluice_dev_revision
+
+(`action: labelmap` with the regex `__meta_kubernetes_pod_label_(.+)` does it.)
+
+Counter resets and restarts are then Prometheus' business (`increase`).  It extrapolates to the edges of
+the window, so counts may be off by about a scrape interval's worth, and be fractions.  Scrape often
+compared with the window: a pod's answers before its first scrape aren't seen at all.
+
+Must not judge; every answer that isn't exactly one usable number per series is a QueryError.
+"""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final
+
+import aiohttp
+
+from sluice.analysis.exposition import ANSWERS, OUTCOMES, SECONDS
+from sluice.analysis.tally import Tally, Window
+from sluice.errors import SluiceError
+
+MAX_BYTES: Final = 1024 * 1024
+"""Longest answer that is read."""
+
+_VARIABLE: Final = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_CHUNK: Final = 64 * 1024
+
+
+class QueryError(SluiceError):
+    """Prometheus gave no usable number: ``reason`` is one CamelCase word, ``message`` says more.
+
+    Reasons: Unreachable (no answer in time, or none of Prometheus), Refused (it says why), NoData, NaN,
+    SeveralSeries, Malformed, UnknownVariable.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom queries are about: a service, and the hashes of its two revisions."""
+
+    namespace: str
+    service: str
+    stable: str
+    candidate: str
+
+
+class Prometheus:
+    """One server's query API. ``url`` is what comes before ``/api/v1/query``; ``timeout`` is in seconds."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, timeout: float = 10.0) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+        self._timeout = timeout
+
+    async def read_window(self, subject: Subject, at: float, seconds: float) -> Window:
+        """What both revisions answered in the ``seconds`` before Unix time ``at``.
+
+        All is asked of the same moment, so the two tracks are aligned. A revision that Prometheus knows
+        nothing of is an empty tally, or a QueryError (NoData) where it knows neither.
+        """
+        whole = max(1, round(seconds))
+        candidate, stable = await asyncio.gather(
+            self._read_tally(subject, subject.candidate, at, whole),
+            self._read_tally(subject, subject.stable, at, whole),
+        )
+        if candidate is None and stable is None:
+            raise QueryError(
+                "NoData",
+                f"{self._url} has no {ANSWERS} of service {subject.namespace}/{subject.service}: it must "
+                "scrape the server pods, with the labels namespace, sluice_dev_service and "
+                "sluice_dev_revision",
+            )
+        return Window(candidate or Tally(), stable or Tally(), float(whole))
+
+    async def ask(self, query: str, subject: Subject, at: float) -> float:
+        """The one number that a check's query gives; QueryError where it gives none, or several."""
+        series = await self._query(fill_in(query, subject), at)
+        if not series:
+            raise QueryError("NoData", f"the query has no result: {query[:200]}")
+        if len(series) > 1:
+            raise QueryError(
+                "SeveralSeries",
+                f"the query gives {len(series)} series, not one: wrap it in sum() or the like: "
+                f"{query[:200]}",
+            )
+        value = series[0][1]
+        if not math.isfinite(value):
+            raise QueryError("NaN", f"the query gives {value:g}, no number: {query[:200]}")
+        return value
+
+    async def _read_tally(
+        self, subject: Subject, revision: str, at: float, seconds: int
+    ) -> Tally | None:
+        labels = (
+            f"namespace={_quote(subject.namespace)},sluice_dev_service={_quote(subject.service)},"
+            f"sluice_dev_revision={_quote(revision)}"
+        )
+        answers, buckets = await asyncio.gather(
+            self._query(f"sum by (outcome) (increase({ANSWERS}{{{labels}}}[{seconds}s]))", at),
+            self._query(f"sum by (le) (increase({SECONDS}_bucket{{{labels}}}[{seconds}s]))", at),
+        )
+        if not answers:
+            return None
+        by_outcome = _by_label(answers, "outcome")
+        if unknown := sorted(set(by_outcome) - set(OUTCOMES)):
+            raise QueryError("Malformed", f'{ANSWERS} has an unknown outcome="{unknown[0][:40]}"')
+        errors = by_outcome.get("error", 0.0) + by_outcome.get("fallback", 0.0)
+        bounds, counts = _read_histogram(_by_label(buckets, "le"))
+        return Tally(by_outcome.get("ok", 0.0) + errors, errors, bounds, counts)
+
+    async def _query(self, query: str, at: float) -> list[tuple[Mapping[str, str], float]]:
+        """The series of an instant query, each with its labels and value."""
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._session.get(
+                    f"{self._url}/api/v1/query",
+                    params={"query": query, "time": f"{at:.3f}"},
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                body = bytearray()
+                async for chunk in answer.content.iter_chunked(_CHUNK):
+                    body += chunk
+                    if len(body) > MAX_BYTES:
+                        raise QueryError(
+                            "Malformed", f"{self._url} answers more than {MAX_BYTES} bytes"
+                        )
+                status = answer.status
+        except TimeoutError:
+            raise QueryError(
+                "Unreachable", f"{self._url} gave no answer within {self._timeout:g} s"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise QueryError(
+                "Unreachable", f"{self._url}: {error or type(error).__name__}"
+            ) from error
+        return _read_answer(bytes(body), status, self._url)
+
+
+def fill_in(query: str, subject: Subject) -> str:
+    """The query with {{service}}, {{namespace}}, {{stable}} and {{candidate}} replaced."""
+    values = {
+        "service": subject.service,
+        "namespace": subject.namespace,
+        "stable": subject.stable,
+        "candidate": subject.candidate,
+    }
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in values:
+            known = ", ".join(f"{{{{{known}}}}}" for known in values)
+            raise QueryError(
+                "UnknownVariable", f"{{{{{name}}}}} is unknown: a query may use {known}"
+            )
+        return values[name]
+
+    return _VARIABLE.sub(replace, query)
+
+
+def _read_answer(body: bytes, status: int, url: str) -> list[tuple[Mapping[str, str], float]]:
+    try:
+        answer: Any = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or answer.get("status") not in ("success", "error"):
+        raise QueryError(
+            "Unreachable", f"{url}/api/v1/query answered {status}, and nothing of Prometheus"
+        )
+    if answer["status"] == "error":
+        said = f"{answer.get('errorType', '')}: {answer.get('error', '')}"
+        raise QueryError("Refused", f"{url} refuses the query: {said[:500]}")
+    try:
+        data = answer["data"]
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        if data["resultType"] != "vector":
+            raise QueryError(
+                "Malformed", f"the query gives a {data['resultType']}, not a vector or scalar"
+            )
+        return [(dict(item["metric"]), float(item["value"][1])) for item in data["result"]]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise QueryError("Malformed", f"{url} answers in an unknown form: {error!r}") from error
+
+
+def _by_label(series: list[tuple[Mapping[str, str], float]], label: str) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for labels, value in series:
+        name = labels.get(label, "")
+        if name in values or not 0.0 <= value < math.inf:
+            raise QueryError("NaN", f"{label}={name[:40]!r} counts {value:g}, or is there twice")
+        values[name] = value
+    return values
+
+
+def _read_histogram(by_bound: Mapping[str, float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Bounds and cumulative counts, which extrapolation may have put out of order by a fraction."""
+    if not by_bound:
+        return (), ()
+    try:
+        pairs = sorted((float(bound), count) for bound, count in by_bound.items())
+    except ValueError:
+        raise QueryError(
+            "Malformed", f"{SECONDS}_bucket has a label le that is no number"
+        ) from None
+    if pairs[-1][0] != math.inf or len(pairs) < 2 or not pairs[0][0] > 0:
+        raise QueryError("Malformed", f'{SECONDS}_bucket lacks le="+Inf", or bounds above 0')
+    counts = tuple(accumulate((count for _, count in pairs), max))
+    return tuple(bound for bound, _ in pairs[:-1]), counts
+
+
+def _quote(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -1,0 +1,142 @@
+"""Takes samples of one step, round by round, and evaluates its checks over all of them.
+
+It fetches through `pods` or `prometheus`, keeps the ledger of the window, and has `checks` judge it.
+It must not decide what a verdict leads to.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import aiohttp
+
+from sluice.analysis.checks import CheckResult, evaluate
+from sluice.analysis.exposition import Scrape
+from sluice.analysis.pods import scrape_pods
+from sluice.analysis.prometheus import Prometheus, QueryError, Subject
+from sluice.analysis.tally import Ledger, Window
+from sluice.api.rollout import Analysis, CheckMetric, SourceType
+
+logger = logging.getLogger(__name__)
+
+ROUNDS: Final = 16
+"""Answers of a PromQL check that are kept: more than any verdict looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a round is about: it may change from round to round, the step's window does not."""
+
+    subject: Subject
+    weight: int
+    candidate: Mapping[str, str]  # address by pod
+    stable: Mapping[str, str]
+    port: int
+    evaluation: Mapping[str, str]  # what training measured
+
+
+class Sampler:
+    """The samples of one step, from the moment on that its weight took effect."""
+
+    def __init__(
+        self, analysis: Mapping[str, Any], since: datetime, session: aiohttp.ClientSession
+    ) -> None:
+        self._analysis = Analysis.model_validate(analysis)
+        self._since = since.timestamp()
+        self._session = session
+        self._ledger = Ledger()
+        self._answers: dict[str, deque[float | None]] = {
+            check.name: deque(maxlen=ROUNDS)
+            for check in self._analysis.checks
+            if check.metric is CheckMetric.QUERY
+        }
+        source = self._analysis.source
+        self._prometheus: Prometheus | None = None
+        if source.type is SourceType.PROMETHEUS and source.prometheus is not None:
+            self._prometheus = Prometheus(session, source.prometheus.url)
+        self._said: dict[str, str] = {}
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two rounds."""
+        return self._analysis.interval_after.total_seconds()
+
+    async def look(self, now: datetime, scene: Scene) -> tuple[CheckResult, ...]:
+        """One round, and what the checks say after it."""
+        time = now.timestamp()
+        if self._prometheus is None:
+            window = await self._ask_pods(time, scene)
+        else:
+            window = await self._ask_prometheus(self._prometheus, time, scene)
+        return evaluate(
+            self._analysis.checks,
+            window,
+            _read_evaluation(scene.evaluation),
+            self._analysis.min_samples,
+            queries=self._answers,
+            weight=scene.weight,
+            replicas=max(1, len(scene.candidate)),
+        )
+
+    async def _ask_pods(self, time: float, scene: Scene) -> Window:
+        targets = {
+            pod: (address, scene.port)
+            for track in (scene.candidate, scene.stable)
+            for pod, address in track.items()
+        }
+        answers = await scrape_pods(self._session, targets)
+        scrapes: dict[str, Scrape | None] = {}
+        for pod, answer in answers.items():
+            scrapes[pod] = answer if isinstance(answer, Scrape) else None
+            self._tell(pod, "" if isinstance(answer, Scrape) else str(answer))
+        self._ledger.add(
+            time,
+            {pod: scrapes[pod] for pod in scene.candidate},
+            {pod: scrapes[pod] for pod in scene.stable},
+        )
+        return self._ledger.window()
+
+    async def _ask_prometheus(self, server: Prometheus, time: float, scene: Scene) -> Window:
+        seconds = time - self._since
+        window = Window()
+        try:
+            if seconds > 0:
+                window = await server.read_window(scene.subject, time, seconds)
+            self._tell("prometheus", "")
+        except QueryError as error:
+            self._tell("prometheus", str(error))
+        for check in self._analysis.checks:
+            if check.metric is not CheckMetric.QUERY or check.query is None:
+                continue
+            try:
+                answer: float | None = await server.ask(check.query, scene.subject, time)
+                self._tell(check.name, "")
+            except QueryError as error:
+                answer = None
+                self._tell(check.name, str(error))
+            self._answers[check.name].append(answer)
+        return window
+
+    def _tell(self, source: str, trouble: str) -> None:
+        """Logs a source's trouble once, and its end."""
+        if self._said.get(source, "") == trouble:
+            return
+        self._said[source] = trouble
+        if trouble:
+            logger.warning("no samples", extra={"source": source, "detail": trouble})
+        else:
+            logger.info("samples again", extra={"source": source})
+
+
+def _read_evaluation(metrics: Mapping[str, str]) -> dict[str, Decimal]:
+    numbers = {}
+    for name, text in metrics.items():
+        try:
+            numbers[name] = Decimal(text)
+        except InvalidOperation:
+            continue  # the CRD lets only decimals in; what is stored from before counts as absent
+    return numbers

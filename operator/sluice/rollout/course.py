@@ -1,0 +1,133 @@
+"""The course of a rollout: its steps and limits, as they were when it began.
+
+Every strategy is the same machine over other steps: RollingUpdate is one step of 100, BlueGreen a preview
+and then 100 with a hold, Canary the steps that the user wrote.  A course is frozen with its revision, so
+that an edit of `spec.rollout` applies to the next rollout (product.md).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from sluice.api.inferenceservice import InferenceServiceSpec
+from sluice.api.rollout import Approval, OnFailure, RolloutStrategy
+from sluice.names import canonical_json
+
+
+class CourseError(ValueError):
+    """The stored course can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what the candidate gets, and what must be so before and after."""
+
+    weight: int  # percent of clients' requests
+    share: int  # percent of stable's replicas that the candidate must have ready before
+    hold: int = 0  # seconds at this weight before the next step
+    approval: bool = False  # whether a person must say promote
+    shadow: int = 0  # percent of stable's requests that are mirrored and compared
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is waited for at its weight."""
+        return not (self.hold or self.approval or self.shadow)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """All steps of one rollout, and what ends it."""
+
+    steps: tuple[Step, ...]
+    deadline: int  # seconds without progress
+    strategy: str = RolloutStrategy.ROLLING_UPDATE.value
+    bake: int = 0  # seconds that the predecessor stays warm after 100 %
+    pauses: bool = False  # onFailure: Pause
+    quarantine: bool = False
+    analysis: Mapping[str, Any] | None = None  # spec.rollout.analysis, as written
+    match: tuple[Mapping[str, Any], ...] = field(default=())  # spec.rollout.match, as written
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether any check may stop it."""
+        checks = (self.analysis or {}).get("checks", ())
+        return any(not check.get("dryRun", False) for check in checks)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether clients are answered by both revisions for a while, each request by either."""
+        return any(0 < step.weight < 100 for step in self.steps) or bool(self.match)
+
+    def at(self, index: int) -> Step:
+        """The step of this index, the last one for an index beyond it."""
+        return self.steps[min(index, len(self.steps) - 1)]
+
+    def before(self, index: int) -> int:
+        """The weight that the candidate has while it gets ready for the step of this index."""
+        return self.at(index - 1).weight if index > 0 else 0
+
+
+def make_course(spec: InferenceServiceSpec) -> Course:
+    """The course that the spec asks for now."""
+    rollout = spec.rollout
+    course = Course(
+        steps=(Step(100, 100),),
+        deadline=int(rollout.deadline_after.total_seconds()),
+        strategy=rollout.strategy.value,
+        bake=int(rollout.bake_after.total_seconds()),
+        pauses=rollout.on_failure is OnFailure.PAUSE,
+        quarantine=rollout.quarantine,
+        analysis=rollout.analysis.to_dict() if rollout.analysis else None,
+        match=tuple(match.to_dict() for match in rollout.match or ()),
+    )
+    steps: list[Step] = []
+    if rollout.shadow is not None:
+        percent = rollout.shadow.percent
+        hold = int(rollout.shadow.hold_after.total_seconds())
+        steps.append(Step(0, percent, hold, shadow=percent))
+    match rollout.strategy:
+        case RolloutStrategy.CANARY if rollout.canary is not None:
+            steps += [
+                Step(
+                    step.weight,
+                    step.weight,
+                    int(step.hold_after.total_seconds()),
+                    step.approval is Approval.REQUIRED,
+                )
+                for step in rollout.canary.steps
+            ]
+        case RolloutStrategy.BLUE_GREEN:
+            # A preview is the candidate with all its pods and no client: its own Service and the pinned
+            # rule of the route reach it.
+            if rollout.blue_green and rollout.blue_green.approval is Approval.REQUIRED:
+                steps.append(Step(0, 100, approval=True))
+            after = rollout.blue_green.hold_after if rollout.blue_green else timedelta()
+            steps.append(Step(100, 100, int(after.total_seconds())))
+        case _:
+            steps.append(Step(100, 100))
+    return replace(course, steps=tuple(steps))
+
+
+def make_way_back(course: Course) -> Course:
+    """The course of a rollback: all at once, without holds and checks."""
+    return Course((Step(100, 100),), course.deadline, course.strategy)
+
+
+def dump_course(course: Course) -> str:
+    """As one line of JSON, the same for the same course."""
+    return canonical_json(asdict(course))
+
+
+def load_course(text: str) -> Course:
+    """What `dump_course` wrote; CourseError otherwise."""
+    try:
+        stored = json.loads(text)
+        steps = tuple(Step(**step) for step in stored.pop("steps"))
+        course = Course(steps=steps, **stored | {"match": tuple(stored.get("match", ()))})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CourseError(f"the recorded course can't be read: {error}") from error
+    if not steps or steps[-1].weight != 100:
+        raise CourseError("the recorded course doesn't end at weight 100")
+    return course

@@ -1,0 +1,497 @@
+"""The rollout state machine: one step at most for one look.
+
+    Progressing -> Switching -> Analysing -> (next step) ... -> Baking -> Draining -> Complete
+         |             |            |  \\-> Paused                  |
+         +-------------+------------+-----> Aborting -> Rejected <-+ (a rollback is a rollout back)
+
+`advance` is a function of cursor, sight and time.  Read it from top to bottom: each state says what may
+end it.  What people ask for is in `asked`, what may end a rollout badly in `_find_failure`.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sluice.api.rolloutstatus import Verdict
+from sluice.rollout.cursor import Cursor, Goal, State
+from sluice.rollout.sight import Sight
+
+CAPACITY = "WaitingForCapacity"
+SUSPENDED = "Suspended"
+
+# Why a rollout is paused.
+APPROVAL = "WaitingForApproval"
+BY_REQUEST = "PausedByRequest"
+FEW_SAMPLES = "InsufficientSamples"
+FAILED_CHECK = "AnalysisFailed"
+SPACES = "EmbeddingSpaceChanged"
+NO_WAY_BACK = "RollbackFailed"
+
+DEADLINE = "ProgressDeadlineExceeded"
+READINESS = "ReadinessLost"
+RESTARTED = "CandidateRestarted"
+
+# Progress is written down so often at most, or four times per deadline: a hundred pods becoming ready
+# shall not be a hundred status writes.
+PROGRESS_SECONDS = 60.0
+
+
+def begin(stable: str, sight: Sight, now: datetime) -> Cursor:
+    """The cursor of a rollout to the target, or of its standing rejection."""
+    if sight.rejected is not None:
+        reason, message = sight.rejected
+        return Cursor(State.REJECTED, sight.target, stable, reason=reason, message=message)
+    return _start(Cursor(State.PROGRESSING, sight.target, stable), sight, now)
+
+
+def retry(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """A rejected rollout again, from the step that it failed at."""
+    again = Cursor(State.PROGRESSING, cursor.revision, cursor.stable, step=cursor.step)
+    return _start(again, sight, now)
+
+
+def go_back(
+    cursor: Cursor, to: str, reason: str, message: str, sight: Sight, now: datetime
+) -> Cursor:
+    """A rollout back from stable to a revision that served before, all at once."""
+    back = Cursor(State.PROGRESSING, to, cursor.stable, back=True, reason=reason, message=message)
+    return _start(back, sight, now)
+
+
+def _start(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    return replace(
+        cursor,
+        started=now,
+        progressed=now,
+        step_started=now,
+        deadline=sight.deadline,
+        replicas=sight.stable_replicas,
+    )
+
+
+def advance(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """The next cursor; the same one when there is nothing to decide."""
+    if cursor.held == SUSPENDED:
+        # Nobody looked while it was suspended: the clocks start anew.
+        return replace(cursor, held="", progressed=now)
+    match cursor.state:
+        case State.COMPLETE | State.REJECTED:
+            return _settled(cursor, sight, now)
+        case State.PROGRESSING | State.FAILED:
+            return _progressing(cursor, sight, now)
+        case State.SWITCHING:
+            return _switching(cursor, sight, now)
+        case State.ANALYSING:
+            return _analysing(cursor, sight, now)
+        case State.PAUSED:
+            return _paused(cursor, sight, now)
+        case State.ABORTING:
+            return _aborting(cursor, sight, now)
+        case State.BAKING:
+            return _baking(cursor, sight, now)
+        case State.DRAINING:
+            return _draining(cursor, sight, now)
+
+
+def _settled(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if not sight.settles or not sight.target:
+        return cursor
+    if cursor.state is State.COMPLETE and not sight.stable_exists:
+        # Everything of it is gone, its record too: there is nothing left to be stable.
+        return begin("", sight, now)
+    if sight.target == cursor.revision:
+        return cursor
+    if sight.target == cursor.stable:
+        return Cursor(State.COMPLETE, cursor.stable, cursor.stable)
+    return begin(cursor.stable, sight, now)
+
+
+def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if _is_unwanted(cursor, sight):
+        return _leave(cursor, sight, now)
+    track, step = sight.candidate, sight.course.at(cursor.step)
+    if not cursor.stable:
+        # Who is told Ready asks at once: the endpoints must have followed.
+        if track.ready >= track.wanted and track.reached >= track.wanted and sight.proven:
+            return Cursor(State.COMPLETE, cursor.revision, cursor.revision, started=cursor.started)
+    elif track.ready >= sight.needs(step) and (sight.proven or cursor.weight):
+        if step.weight == cursor.weight:
+            return _arrive(cursor, sight, now)
+        return replace(cursor, state=State.SWITCHING, weight=step.weight, held="", ready=0)
+    if cursor.weight and (failure := _find_failure(cursor, sight)):
+        return _fail(cursor, sight, now, *failure)
+    if track.doomed_reason and cursor.stable:
+        return _go_back(cursor, now, track.doomed_reason, track.doomed_message)
+    if held := CAPACITY if track.unschedulable and not track.trouble else "":
+        return cursor if cursor.held == held else replace(cursor, held=held)
+    if cursor.held:
+        # What held the rollout is over: the deadline's clock starts anew.
+        return replace(cursor, state=State.PROGRESSING, held="", progressed=now)
+    if _has_progressed(cursor, sight, now):
+        return replace(cursor, state=State.PROGRESSING, ready=track.ready, progressed=now)
+    if cursor.state is State.PROGRESSING and now >= deadline_of(cursor, sight):
+        message = _say_deadline(cursor, sight)
+        if cursor.stable:
+            return _fail(cursor, sight, now, DEADLINE, message)
+        return replace(cursor, state=State.FAILED, reason=DEADLINE, message=message)
+    return cursor
+
+
+def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if sight.carried == cursor.weight == sight.course.at(cursor.step).weight:
+        return _arrive(cursor, sight, now)
+    if _is_unwanted(cursor, sight):
+        return _leave(cursor, sight, now)
+    before = sight.course.before(cursor.step)
+    if sight.carried == before and sight.candidate.ready < sight.needs(
+        sight.course.at(cursor.step)
+    ):
+        # Too few of its pods are ready again, and no client was moved yet.
+        return replace(cursor, state=State.PROGRESSING, weight=before, progressed=now)
+    if sight.candidate.ready == 0:
+        return _fail(cursor, sight, now, READINESS, "no pod was ready when it got its weight")
+    return cursor
+
+
+def _arrive(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """The candidate has what its step gives."""
+    step = sight.course.at(cursor.step)
+    is_last = cursor.step >= len(sight.course.steps) - 1
+    skips = cursor.back or cursor.goal is Goal.FULL
+    if is_last and (skips or (step.is_plain and not sight.course.is_checked)):
+        return _promote(cursor, sight, now)
+    return replace(
+        cursor,
+        state=State.ANALYSING,
+        shifted=now,
+        progressed=now,
+        floor=sight.needs(step),
+        restarts=sight.candidate.restarts,
+        held="",
+        ready=0,
+    )
+
+
+def _analysing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if _is_unwanted(cursor, sight):
+        return _leave(cursor, sight, now)
+    if failure := _find_failure(cursor, sight):
+        return _fail(cursor, sight, now, *failure)
+    step = sight.course.at(cursor.step)
+    if now >= _since(cursor) + timedelta(seconds=step.hold) and sight.verdict is Verdict.PASS:
+        if step.approval:
+            return _pause(cursor, APPROVAL, "")
+        return next_step(cursor, sight, now)
+    if sight.verdict is Verdict.INCONCLUSIVE and now >= deadline_of(cursor, sight):
+        return _pause(cursor, FEW_SAMPLES, sight.finding)
+    return cursor
+
+
+def next_step(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """The step at hand is over: the next one, or promotion after the last."""
+    if cursor.step >= len(sight.course.steps) - 1:
+        return _promote(cursor, sight, now)
+    return replace(
+        cursor,
+        state=State.PROGRESSING,
+        step=cursor.step + 1,
+        step_started=now,
+        progressed=now,
+        shifted=None,
+        ready=0,
+        paused="",
+        reason="",
+        message="",
+    )
+
+
+def _promote(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    bakes = sight.course.bake > 0 and not cursor.back
+    return replace(
+        cursor,
+        state=State.BAKING if bakes else State.DRAINING,
+        stable=cursor.revision,
+        previous=cursor.stable,
+        switched=now,
+        paused="",
+        goal=Goal.NONE,
+        held="",
+        ready=0,
+    )
+
+
+def _paused(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if cursor.is_promoted:
+        # It has its clients: only a person knows better.
+        return _turn(cursor, sight, now) if _is_wanted_back(cursor, sight) else cursor
+    if cursor.back:
+        is_third = sight.target not in {"", cursor.revision, cursor.stable}
+        return _leave(cursor, sight, now) if is_third else cursor
+    if _is_unwanted(cursor, sight):
+        return _leave(cursor, sight, now)
+    failure = _find_failure(cursor, sight) if cursor.weight else None
+    if failure and not sight.course.pauses:
+        return _fail(cursor, sight, now, *failure)
+    return cursor
+
+
+def _aborting(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if sight.carried != 0:
+        return cursor
+    if cursor.switched is None:
+        return replace(cursor, switched=now)
+    if now < cursor.switched + sight.lag or cursor.revision in sight.reachable:
+        return cursor
+    if cursor.goal is Goal.REJECTED:
+        return _rejected(cursor, cursor.reason, cursor.message)
+    return _make_room(cursor, sight, now)
+
+
+def _baking(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if _is_wanted_back(cursor, sight):
+        return _turn(cursor, sight, now)
+    failure = _find_failure(cursor, sight)
+    if failure and sight.previous_ready:
+        if not sight.mixable:
+            # Rows written since are in the new space: going back by itself would make them useless.
+            return _pause(cursor, SPACES, failure[1])
+        turned = _turn(cursor, sight, now)
+        return replace(turned, reason=failure[0], message=failure[1])
+    if now >= _moved(cursor) + timedelta(seconds=sight.course.bake):
+        return replace(cursor, state=State.DRAINING)
+    return cursor
+
+
+def _draining(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if (
+        sight.carried == 100
+        and sight.candidate.reached >= max(1, sight.candidate.ready)
+        and cursor.previous not in sight.reachable
+        and now >= _moved(cursor) + sight.lag
+    ):
+        if cursor.back and cursor.reason and sight.target != cursor.revision:
+            bad = replace(cursor, revision=cursor.previous, started=None, step_started=None)
+            return _rejected(bad, cursor.reason, cursor.message)
+        return Cursor(State.COMPLETE, cursor.revision, cursor.revision, started=cursor.started)
+    if _is_wanted_back(cursor, sight):
+        return _turn(cursor, sight, now)
+    if sight.candidate.ready == 0 and sight.previous_ready == 0 and not cursor.back:
+        # Neither answers: who waits for the endpoints would wait for ever. Another version may help.
+        return _settled(cursor, sight, now)
+    if sight.candidate.ready == 0 and sight.previous_ready:
+        turned = _turn(cursor, sight, now)
+        message = "no pod was ready any more after the switch, and the previous revision still ran"
+        return replace(turned, reason=READINESS, message=message)
+    return cursor
+
+
+def _turn(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """Back to the predecessor, which still runs: nothing has to be loaded for that."""
+    back = Cursor(State.SWITCHING, cursor.previous, cursor.stable, weight=100, back=True)
+    return _start(back, sight, now)
+
+
+def _is_wanted_back(cursor: Cursor, sight: Sight) -> bool:
+    if cursor.back and cursor.reason:
+        return False  # it was just taken away from there
+    return sight.target == cursor.previous and sight.previous_ready >= sight.candidate.wanted
+
+
+def _is_unwanted(cursor: Cursor, sight: Sight) -> bool:
+    """Whether spec asks for another revision by now; a way back is gone to its end."""
+    return not cursor.back and sight.target not in {"", cursor.revision}
+
+
+def _leave(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """Room for what spec asks for: weight to 0 first, then that."""
+    if not cursor.stable and sight.candidate.ready > 0:
+        # Not all that was wanted, but clients are being answered: that is what must stay.
+        cursor = replace(cursor, stable=cursor.revision)
+    if cursor.weight and cursor.stable != cursor.revision:
+        return _abort(cursor, Goal.SUPERSEDED, "", "")
+    return _make_room(cursor, sight, now)
+
+
+def _make_room(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """The candidate has no client: what spec asks for by now."""
+    if sight.target in {"", cursor.stable}:
+        return Cursor(State.COMPLETE, cursor.stable, cursor.stable)
+    return begin(cursor.stable, sight, now)
+
+
+def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
+    """Why a candidate that has clients must lose them: reason, number and threshold."""
+    track = sight.candidate
+    needed = 1 if cursor.is_promoted else max(1, cursor.floor)
+    trouble = f": {track.trouble}" if track.trouble else ""
+    if track.ready < needed:
+        return READINESS, f"{track.ready}/{needed} pods ready{trouble}"
+    if not cursor.is_promoted and track.restarts > cursor.restarts:
+        count = track.restarts - cursor.restarts
+        return RESTARTED, f"{count} restarts since it got its weight{trouble}"
+    if sight.verdict is Verdict.FAIL:
+        return FAILED_CHECK, sight.finding
+    return None
+
+
+def _fail(cursor: Cursor, sight: Sight, now: datetime, reason: str, message: str) -> Cursor:
+    if cursor.back:
+        return _pause(cursor, NO_WAY_BACK, message)
+    if sight.course.pauses:
+        return replace(_pause(cursor, FAILED_CHECK, message), reason=reason)
+    return _go_back(cursor, now, reason, message)
+
+
+def _go_back(cursor: Cursor, now: datetime, reason: str, message: str) -> Cursor:
+    if cursor.back:
+        return _pause(cursor, NO_WAY_BACK, message)
+    if cursor.weight == 0:
+        return _rejected(cursor, reason, message)
+    return _abort(cursor, Goal.REJECTED, reason, message)
+
+
+def abort(cursor: Cursor, reason: str, message: str) -> Cursor:
+    """Gives the candidate up: its weight first, then the rest."""
+    if cursor.weight == 0:
+        return _rejected(cursor, reason, message)
+    return _abort(cursor, Goal.REJECTED, reason, message)
+
+
+def _abort(cursor: Cursor, goal: Goal, reason: str, message: str) -> Cursor:
+    return replace(
+        cursor,
+        state=State.ABORTING,
+        weight=0,
+        goal=goal,
+        reason=reason,
+        message=message,
+        switched=None,
+        paused="",
+        held="",
+    )
+
+
+def _pause(cursor: Cursor, why: str, message: str) -> Cursor:
+    return replace(cursor, state=State.PAUSED, paused=why, message=message, held="", ready=0)
+
+
+def pause(cursor: Cursor, message: str) -> Cursor:
+    """Stands still because a person said so."""
+    return _pause(cursor, BY_REQUEST, message)
+
+
+def resume(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """Goes on where it was paused; the clocks start anew."""
+    if cursor.is_promoted:
+        return replace(cursor, state=State.BAKING, paused="", message="", reason="")
+    has_weight = cursor.shifted is not None and cursor.weight == sight.course.at(cursor.step).weight
+    return replace(
+        cursor,
+        state=State.ANALYSING if has_weight else State.PROGRESSING,
+        weight=cursor.weight if has_weight else sight.course.before(cursor.step),
+        shifted=now if has_weight else None,
+        progressed=now,
+        restarts=sight.candidate.restarts,
+        paused="",
+        reason="",
+        message="",
+    )
+
+
+def skip_to_end(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    """All clients to the candidate as soon as its pods allow it."""
+    last = len(sight.course.steps) - 1
+    return replace(
+        cursor,
+        state=State.PROGRESSING,
+        step=last,
+        weight=cursor.weight,
+        goal=Goal.FULL,
+        step_started=now,
+        progressed=now,
+        shifted=None,
+        paused="",
+        reason="",
+        message="",
+        ready=0,
+    )
+
+
+def _rejected(cursor: Cursor, reason: str, message: str) -> Cursor:
+    return Cursor(
+        State.REJECTED,
+        cursor.revision,
+        cursor.stable,
+        started=cursor.started,
+        step=cursor.step,
+        step_started=cursor.step_started,
+        shifted=cursor.shifted,
+        reason=reason,
+        message=message,
+    )
+
+
+def _say_deadline(cursor: Cursor, sight: Sight) -> str:
+    track = sight.candidate
+    needed = sight.needs(sight.course.at(cursor.step)) if cursor.stable else track.wanted
+    seconds = int(_deadline(cursor, sight).total_seconds())
+    if track.ready >= needed and not sight.proven:
+        return f"the gateway did not reach it for {seconds}s (rollout.deadline)"
+    message = f"{track.ready}/{needed} pods ready and no progress for {seconds}s (rollout.deadline)"
+    return f"{message}: {track.trouble}" if track.trouble else message
+
+
+def _has_progressed(cursor: Cursor, sight: Sight, now: datetime) -> bool:
+    assert cursor.progressed is not None, "load_cursor and begin see to it"  # noqa: S101 - narrows the type
+    pause = min(PROGRESS_SECONDS, _deadline(cursor, sight).total_seconds() / 4)
+    return (
+        sight.candidate.ready > cursor.ready and (now - cursor.progressed).total_seconds() >= pause
+    )
+
+
+def _since(cursor: Cursor) -> datetime:
+    assert cursor.shifted is not None, "load_cursor and _arrive see to it"  # noqa: S101 - narrows the type
+    return cursor.shifted
+
+
+def _moved(cursor: Cursor) -> datetime:
+    assert cursor.switched is not None, "load_cursor and _promote see to it"  # noqa: S101 - narrows the type
+    return cursor.switched
+
+
+def deadline_of(cursor: Cursor, sight: Sight) -> datetime:
+    """When a rollout without further progress ends."""
+    assert cursor.progressed is not None, "load_cursor and begin see to it"  # noqa: S101 - narrows the type
+    return cursor.progressed + _deadline(cursor, sight)
+
+
+def _deadline(cursor: Cursor, sight: Sight) -> timedelta:
+    """The one that the rollout began with: an edit applies to the next rollout."""
+    return timedelta(seconds=cursor.deadline or sight.course.deadline)
+
+
+def wake_after(cursor: Cursor, sight: Sight, now: datetime) -> float | None:
+    """Seconds until time alone may change the decision; None where only events can."""
+    moments: list[datetime] = []
+    match cursor.state:
+        case State.PROGRESSING if not cursor.held and cursor.progressed:
+            moments.append(deadline_of(cursor, sight))
+            if sight.candidate.ready > cursor.ready:
+                pause = min(PROGRESS_SECONDS, _deadline(cursor, sight).total_seconds() / 4)
+                moments.append(cursor.progressed + timedelta(seconds=pause))
+        case State.ANALYSING:
+            step = sight.course.at(cursor.step)
+            moments = [_since(cursor) + timedelta(seconds=step.hold), deadline_of(cursor, sight)]
+            # What is past has been decided, or waits for samples, which wake by themselves.
+            moments = [moment for moment in moments if moment > now]
+        case State.BAKING:
+            moments.append(_moved(cursor) + timedelta(seconds=sight.course.bake))
+        case State.ABORTING if cursor.switched is not None:
+            moments = [moment for moment in [cursor.switched + sight.lag] if moment > now]
+        case State.DRAINING:
+            # Past it only the endpoints are missing, and they come as an event.
+            moments = [moment for moment in [_moved(cursor) + sight.lag] if moment > now]
+        case _:
+            return None
+    if not moments:
+        return None
+    return max(0.0, (min(moments) - now).total_seconds())

@@ -1,0 +1,218 @@
+"""A server that speaks Prometheus' query API, over real sockets: what is asked, and what is made of it."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from sluice.analysis.prometheus import MAX_BYTES, Prometheus, QueryError, Subject, fill_in
+from sluice.analysis.tally import Tally
+from tests.unit.analysis.conftest import Serve
+
+SUBJECT = Subject("vision", "pizza", "aaaaaaaaaa", "bbbbbbbbbb")
+AT = 1_700_000_000.5
+
+
+def vector(*series: tuple[dict[str, str], str]) -> dict[str, Any]:
+    result = [{"metric": labels, "value": [AT, value]} for labels, value in series]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+def answers(**counts: str) -> dict[str, Any]:
+    return vector(*(({"outcome": outcome}, count) for outcome, count in counts.items()))
+
+
+def buckets(**counts: str) -> dict[str, Any]:
+    return vector(*(({"le": bound}, count) for bound, count in counts.items()))
+
+
+class Server:
+    """Answers each query with what was put in for a part of it, and remembers what it was asked."""
+
+    def __init__(self, session: aiohttp.ClientSession, serve: Serve) -> None:
+        self._session, self._serve = session, serve
+        self.asked: list[tuple[str, str, str]] = []
+
+    async def start(self, by_part: dict[str, Any], status: int = 200) -> Prometheus:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            query = request.query["query"]
+            self.asked.append((request.path, query, request.query["time"]))
+            found = next(body for part, body in by_part.items() if part in query)
+            text = found if isinstance(found, str) else json.dumps(found)
+            return web.Response(text=text, status=status)
+
+        port = await self._serve(handle)
+        return Prometheus(self._session, f"http://127.0.0.1:{port}/prefix/", 30.0)
+
+
+@pytest.fixture
+def server(session: aiohttp.ClientSession, serve: Serve) -> Server:
+    return Server(session, serve)
+
+
+GOOD = {
+    'answers_total{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': answers(
+        ok="90.5", error="6", fallback="3.5", client_error="50"
+    ),
+    'bucket{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': vector(
+        ({"le": "+Inf"}, "100"), ({"le": "0.1"}, "40.2"), ({"le": "0.2"}, "40.1")
+    ),
+    "": vector(),
+}
+
+
+async def test_the_window(server: Server) -> None:
+    prometheus = await server.start(GOOD)
+    window = await prometheus.read_window(SUBJECT, AT, 59.7)
+
+    # Extrapolation made the second bucket fall: cumulative counts never do.
+    assert window.candidate == Tally(100, 9.5, (0.1, 0.2), (40.2, 40.2, 100))
+    assert window.stable == Tally()
+    assert window.seconds == 60
+    labels = 'namespace="vision",sluice_dev_service="pizza",sluice_dev_revision='
+    assert sorted(server.asked) == [
+        (
+            "/prefix/api/v1/query",
+            f"sum by ({by}) (increase({metric}{{{labels}{revision}}}[60s]))",
+            "1700000000.500",
+        )
+        for by, metric in (
+            ("le", "sluice_inference_answer_seconds_bucket"),
+            ("outcome", "sluice_inference_answers_total"),
+        )
+        for revision in ('"aaaaaaaaaa"', '"bbbbbbbbbb"')
+    ]  # fmt: skip
+
+
+async def test_a_revision_without_a_histogram_yet(server: Server) -> None:
+    prometheus = await server.start({"answers_total": answers(ok="3"), "": vector()})
+    window = await prometheus.read_window(SUBJECT, AT, 60)
+
+    assert window.candidate == Tally(3, 0)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
+    "nothing": ({"": vector()}, "NoData", "it must scrape the server pods"),
+    "NaN": ({"": answers(ok="NaN")}, "NaN", "counts nan"),
+    "negative": ({"": answers(ok="-1")}, "NaN", "counts -1"),
+    "infinite": ({"": answers(ok="+Inf")}, "NaN", "counts inf"),
+    "twice": (
+        {"": vector(({"outcome": "ok"}, "1"), ({"outcome": "ok"}, "1"))}, "NaN", "twice",
+    ),
+    "an unknown outcome": ({"": answers(ok="1", new="1")}, "Malformed", 'outcome="new"'),
+    "no last bucket": (
+        {"total": answers(ok="1"), "": buckets(**{"0.1": "1"})}, "Malformed", "lacks le",
+    ),
+    "a bucket that is none": (
+        {"total": answers(ok="1"), "": buckets(**{"x": "1", "+Inf": "1"})}, "Malformed", "no number",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("by_part", "reason", "message"), WRONG.values(), ids=WRONG)
+async def test_a_window_that_is_none(
+    server: Server, by_part: dict[str, Any], reason: str, message: str
+) -> None:
+    prometheus = await server.start(by_part)
+
+    with pytest.raises(QueryError, match=message) as caught:
+        await prometheus.read_window(SUBJECT, AT, 60)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        vector(({"any": "label"}, "0.25")),
+        {"status": "success", "data": {"resultType": "scalar", "result": [AT, "0.25"]}},
+    ],
+)
+async def test_a_query(server: Server, answer: dict[str, Any]) -> None:
+    prometheus = await server.start({"": answer})
+
+    assert await prometheus.ask('lag{revision="{{candidate}}"}', SUBJECT, AT) == 0.25
+    assert server.asked == [
+        ("/prefix/api/v1/query", 'lag{revision="bbbbbbbbbb"}', "1700000000.500")
+    ]
+
+
+UNUSABLE: dict[str, tuple[Any, int, str, str]] = {
+    "nothing": (vector(), 200, "NoData", "no result: lag"),
+    "several": (vector(({"a": "1"}, "1"), ({"a": "2"}, "1")), 200, "SeveralSeries", "2 series, not one"),
+    "NaN": (vector(({}, "NaN")), 200, "NaN", "gives nan"),
+    "infinite": (vector(({}, "+Inf")), 200, "NaN", "gives inf"),
+    "refused": (
+        {"status": "error", "errorType": "bad_data", "error": "parse error at char 3"}, 400, "Refused",
+        "bad_data: parse error at char 3",
+    ),
+    "a matrix": (
+        {"status": "success", "data": {"resultType": "matrix", "result": []}}, 200, "Malformed",
+        "gives a matrix, not a vector",
+    ),
+    "another form": (
+        {"status": "success", "data": {"resultType": "vector", "result": [{}]}}, 200, "Malformed",
+        "unknown form",
+    ),
+    "no data": ({"status": "success"}, 200, "Malformed", "unknown form"),
+    "a page": ("<html>", 502, "Unreachable", "answered 502, and nothing of Prometheus"),
+    "other JSON": ({"code": 404}, 404, "Unreachable", "answered 404, and nothing of Prometheus"),
+    "too much": ("#" * (MAX_BYTES + 1), 200, "Malformed", "more than 1048576 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "status", "reason", "message"), UNUSABLE.values(), ids=UNUSABLE)
+async def test_a_query_without_one_number(
+    server: Server, answer: Any, status: int, reason: str, message: str
+) -> None:
+    prometheus = await server.start({"": answer}, status)
+
+    with pytest.raises(QueryError, match=message) as caught:
+        await prometheus.ask("lag", SUBJECT, AT)
+    assert caught.value.reason == reason
+
+
+async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession, serve: Serve) -> None:
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/elsewhere")
+
+    prometheus = Prometheus(session, f"http://127.0.0.1:{await serve(redirect)}")
+    with pytest.raises(QueryError, match="answered 302, and nothing of Prometheus"):
+        await prometheus.ask("lag", SUBJECT, AT)
+
+
+async def test_a_server_that_hangs(session: aiohttp.ClientSession, serve: Serve) -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    prometheus = Prometheus(session, f"http://127.0.0.1:{await serve(hang)}", 0.05)
+    with pytest.raises(QueryError, match=r"Unreachable: .* within 0\.05 s"):
+        await prometheus.ask("lag", SUBJECT, AT)
+
+
+async def test_a_server_that_hangs_up(session: aiohttp.ClientSession, serve: Serve) -> None:
+    async def hang_up(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    prometheus = Prometheus(session, f"http://127.0.0.1:{await serve(hang_up)}", 30.0)
+    with pytest.raises(QueryError, match="Unreachable"):
+        await prometheus.ask("lag", SUBJECT, AT)
+
+
+def test_variables() -> None:
+    query = 'a{s="{{service}}",n="{{ namespace }}"} / b{r=~"{{stable}}|{{candidate}}"}'
+
+    assert fill_in(query, SUBJECT) == 'a{s="pizza",n="vision"} / b{r=~"aaaaaaaaaa|bbbbbbbbbb"}'
+    assert fill_in('sum(up{job="x"})', SUBJECT) == 'sum(up{job="x"})'
+
+
+def test_an_unknown_variable() -> None:
+    with pytest.raises(
+        QueryError, match=r"\{\{revision\}\} is unknown: a query may use \{\{service\}\}"
+    ):
+        fill_in("a{{revision}}", SUBJECT)
