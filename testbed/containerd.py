@@ -5,21 +5,18 @@ alone.
 """
 
 import contextlib
-import hashlib
-import io
 import json
 import os
 import signal
 import subprocess
-import tarfile
 from pathlib import Path
 
-from testbed import netns, nodespace, process
+from testbed import imagearchive, netns, nodespace, process
 from testbed.cluster import Cluster
 from testbed.errors import ClusterError
 
 PAUSE_REFERENCE = "registry.testbed:5000/testbed/pause:1"
-_PAUSE = "pause-imported"
+_IMPORTED = "imported:"
 CNI_PLUGINS = Path("/usr/lib/cni")
 
 _CONFIGURATION = """\
@@ -121,41 +118,22 @@ def ctr(cluster: Cluster, *arguments: str) -> "subprocess.CompletedProcess[str]"
 
 def import_pause(cluster: Cluster, binary: Path) -> None:
     """Make an image of the static program ``binary`` and import it as every pod's sandbox."""
-    if cluster.recall(_PAUSE) == str(binary):
-        return
     archive = nodespace.data_folder(cluster.name) / "pause.tar"
-    archive.write_bytes(make_image_archive(binary.read_bytes(), PAUSE_REFERENCE))
-    done = ctr(cluster, "images", "import", str(archive))
+    if cluster.recall(_IMPORTED + PAUSE_REFERENCE) == str(binary):
+        return
+    imagearchive.write(archive, {"pause": binary}, PAUSE_REFERENCE, entrypoint="/pause")
+    import_image(cluster, archive, PAUSE_REFERENCE, origin=str(binary))
     archive.unlink()
+
+
+def import_image(cluster: Cluster, archive: Path, reference: str, *, origin: str) -> None:
+    """Import ``archive`` as the image ``reference``; nothing where that was done from ``origin``."""
+    if cluster.recall(_IMPORTED + reference) == origin:
+        return
+    done = ctr(cluster, "images", "import", str(archive))
     if done.returncode != 0:
-        raise ClusterError(f"the pause image could not be imported: {done.stderr.strip()}")
-    cluster.remember(_PAUSE, str(binary))
-
-
-def make_image_archive(program: bytes, reference: str) -> bytes:
-    """An image of one static program at ``/pause``, as an archive for ``ctr images import``."""
-    layer = _make_tar({"pause": (program, 0o755)})
-    configuration = json.dumps(
-        {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
-            "os": "linux",
-            "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"],
-            },
-        }
-    ).encode()
-    manifest = json.dumps(
-        [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
-    ).encode()
-    return _make_tar(
-        {
-            "layer.tar": (layer, 0o644),
-            "config.json": (configuration, 0o644),
-            "manifest.json": (manifest, 0o644),
-        }
-    )
+        raise ClusterError(f"the image {reference} could not be imported: {done.stderr.strip()}")
+    cluster.remember(_IMPORTED + reference, origin)
 
 
 def kill_shims(cluster: Cluster) -> None:
@@ -210,13 +188,3 @@ def _make_network(data: Path) -> dict[str, object]:
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
-
-
-def _make_tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, (content, mode) in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), mode
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()

@@ -1,29 +1,33 @@
 """The control-plane tier: etcd, API server, controller-manager, scheduler, simulated nodes.
 
 Says which flags each gets and in which order they start.  Real controllers and real admission run
-here; only the kubelets of the simulated nodes are not real (``kwok``).
+here; only the kubelets of the simulated nodes are not real (``kwok``).  The Gateway API's kinds are
+there as well, whether or not a gateway is.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
 
-from testbed import build, certs, kwok, netns
+from testbed import build, certs, kwok, manifests, netns
 from testbed.cluster import Cluster
 from testbed.progress import Progress
 
 _ETCD = "http://127.0.0.1:2379"
 _HPA_SYNC_SECONDS = 5
+_ROUTES = "gateway-api"
 
 
 def components() -> list[str]:
     """What has to be built for this tier."""
-    return ["etcd", "kubernetes", "kwok"]
+    return ["etcd", "kubernetes", "kwok", _ROUTES]
 
 
 def up(cluster: Cluster, progress: Progress) -> None:
     """Bring the tier up on a prepared instance; starts only what does not run."""
-    build.link(build.ensure(components(), progress), cluster.bin)
+    built = build.ensure(components(), progress)
+    build.link(built, cluster.bin)
     with progress.step("network namespace"):
         _make_namespace(cluster)
         # The API server takes the port that the forwarder got, so one kubeconfig works on both
@@ -34,10 +38,15 @@ def up(cluster: Cluster, progress: Progress) -> None:
         _write_files(cluster)
         _start_etcd(cluster)
         _start_apiserver(cluster)
-    with progress.step("controllers, scheduler, simulated nodes"):
+    with (
+        progress.step("controllers, scheduler, simulated nodes, Gateway API"),
+        ThreadPoolExecutor(1) as beside,
+    ):
+        kinds = beside.submit(manifests.apply_kinds, cluster, _ROUTES, built[_ROUTES])
         _start_controllers(cluster)
         # Like a kubelet of every simulated node at once, hence the wide rights.
         kwok.up(cluster, client(cluster, "kwok", "kwok", "system:masters"))
+        kinds.result()
 
 
 def _make_namespace(cluster: Cluster) -> None:

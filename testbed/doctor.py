@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed import build, process
+from testbed import build, gateway, process
 from testbed.cluster import Cluster
 
 
@@ -23,9 +23,7 @@ class Finding:
 def examine(cluster: Cluster, components: list[str]) -> list[Finding]:
     """One finding per process that was started, then one per component without a process."""
     found: list[Finding] = []
-    owners = {
-        alias: each for each in build.COMPONENTS.values() for alias in (each.links or (each.name,))
-    }
+    owners = {alias: each for each in build.COMPONENTS.values() for alias in each.programs}
     for name, record in cluster.processes.items():
         is_running = process.is_running(record)
         owner = owners.get(name)
@@ -47,6 +45,15 @@ def examine(cluster: Cluster, components: list[str]) -> list[Finding]:
     return found
 
 
+def describe_gateway(cluster: Cluster) -> str:
+    """Where the gateway answers and where its logs are."""
+    host, port = cluster.gateway_address()
+    return (
+        f"gateway: http://127.0.0.1:{cluster.gateway_port()} here, http://{host}:{port} inside; "
+        f"it runs in pods, their log: {gateway.LOGS}=envoy (or =envoy-gateway)"
+    )
+
+
 def render(findings: list[Finding]) -> str:
     """The findings as a table."""
     rows = [("COMPONENT", "VERSION", "BUILT", "RUNNING", "LOG")]
@@ -63,4 +70,4 @@ def _built(component: build.Component) -> str:
     notes = sorted(Path(build.cache_root() / "bin").glob(pattern))
     if not notes:
         return "no"
-    return str(json.loads(notes[-1].read_text())["go"])
+    return str(json.loads(notes[-1].read_text()).get("go", "fetched"))

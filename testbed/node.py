@@ -1,14 +1,16 @@
 """The node tier: what makes a real node of this machine, in which order it starts and how it ends.
 
-The parts themselves are in ``nodespace``, ``cgroup``, ``containerd``, ``kubelet`` and ``addons``.
+The parts themselves are in ``nodespace``, ``cgroup``, ``containerd``, ``kubelet``, ``addons`` and
+``gateway``.
 """
 
 import contextlib
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from testbed import addons, build, cgroup, containerd, kubelet, netns, nodespace, process
+from testbed import addons, build, cgroup, containerd, gateway, kubelet, netns, nodespace, process
 from testbed.cluster import Cluster
 from testbed.errors import ClusterError
 from testbed.progress import Progress
@@ -18,7 +20,7 @@ _BRIDGE_FILTER = Path("/proc/sys/net/bridge")
 
 def components() -> list[str]:
     """What has to be built for this tier, beside the control plane's."""
-    return ["kubernetes", "pause", "device-plugin", *addons.components()]
+    return ["kubernetes", "pause", "device-plugin", *addons.components(), *gateway.components()]
 
 
 def prepare() -> None:
@@ -55,16 +57,22 @@ def up(cluster: Cluster, progress: Progress) -> None:
     cluster.remember("node", True)
     programs = build.ensure(components(), progress)
     build.link(programs, cluster.bin)
+    gateway_image = gateway.ensure_image(programs, progress)
     with progress.step("containerd"):
         nodespace.make(cluster)
         cgroup.make(cluster.name)
         containerd.start(cluster, registries={addons.REGISTRY: addons.REGISTRY_URL})
         containerd.import_pause(cluster, programs["pause"])
-    with progress.step("kubelet, kube-proxy, CoreDNS, metrics-server, registry"):
+    with (
+        progress.step("kubelet, kube-proxy, CoreDNS, metrics-server, registry, Envoy Gateway"),
+        ThreadPoolExecutor(1) as beside,
+    ):
+        installed = beside.submit(gateway.install, cluster, programs, gateway_image)
         kubelet.start_kubelet(cluster, gpus=gpus)
         kubelet.start_proxy(cluster)
         kubelet.start_device_plugin(cluster, gpus=gpus)
         addons.up(cluster)
+        installed.result()
     with progress.step(f"node Ready with {gpus} {kubelet.GPU_RESOURCE}"):
         process.wait_until(
             lambda: _is_ready(cluster, gpus),
@@ -74,6 +82,8 @@ def up(cluster: Cluster, progress: Progress) -> None:
         )
         # The first rules of kube-proxy are there once a Service answers.
         cluster.wait_for(f"tcp://{netns.DNS_SERVICE_ADDRESS}:53", what="kube-proxy")
+    with progress.step(f"gateway {gateway.NAME} answers"):
+        gateway.wait(cluster)
 
 
 def has_data(cluster: Cluster) -> bool:

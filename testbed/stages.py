@@ -1,20 +1,27 @@
-"""How simulated pods and nodes behave: the Stages that kwok plays.  Data only; ``kwok`` runs it.
+"""How simulated pods and nodes behave: the Stages that kwok plays, and what pods say of themselves.
+
+Data only; ``kwok`` runs it, and ``simpods`` answers requests.
 
 A pod is Ready at once, its init containers having said ``{"outcome":"Verified",…}``.  A pod that is
 to behave otherwise says so by annotations ``testbed.sluice.dev/KEY``, or by variables in any
 container's environment, ``TESTBED_KEY`` (``TESTBED_LOAD_TIME`` for ``load-time``).  An annotation
 wins, and may change while the pod lives.
 
-============== ============================================================================
-``behaviour``  one of ``BEHAVIOURS``
-``fetch-time`` how long init containers run, as ``2s``
-``load-time``  from then until Ready, or until the failure, as ``1m30s``
-``stop-time``  from deletion until the pod is gone
-``message``    termination message of what fails
-``exit-code``  its exit code; 3 where not said
-============== ============================================================================
+================= =========================================================================
+``behaviour``     one of ``BEHAVIOURS``
+``fetch-time``    how long init containers run, as ``2s``
+``load-time``     from then until Ready, or until the failure, as ``1m30s``
+``stop-time``     from deletion until the pod is gone
+``message``       termination message of what fails
+``exit-code``     its exit code; 3 where not said
+``error-percent`` share of inference requests answered by a 500, 0 to 100; 0 where not said
+``latency-ms``    what an inference answer takes, 0 to 600000; 0 where not said
+================= =========================================================================
+
+The last two need the data plane (``dataplane``): without it nothing answers.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 BEHAVIOURS = {
@@ -27,6 +34,35 @@ BEHAVIOURS = {
 }
 
 _PREFIX = "testbed.sluice.dev"
+_VARIABLE = "TESTBED_"
+
+
+def read_environment(pod: Mapping[str, Any]) -> dict[str, str]:
+    """Variables of all containers that have a value of their own."""
+    containers = pod.get("spec", {}).get("containers", [])
+    return {
+        each["name"]: each["value"]
+        for container in containers
+        for each in container.get("env") or []
+        if each.get("value")
+    }
+
+
+def read_instructions(pod: Mapping[str, Any]) -> dict[str, str]:
+    """What a pod says by variables and annotations, by the keys above."""
+    said = {
+        name.removeprefix(_VARIABLE).lower().replace("_", "-"): value
+        for name, value in read_environment(pod).items()
+        if name.startswith(_VARIABLE)
+    }
+    annotations = pod["metadata"].get("annotations") or {}
+    said |= {
+        key.removeprefix(f"{_PREFIX}/"): value
+        for key, value in annotations.items()
+        if key.startswith(f"{_PREFIX}/")
+    }
+    return said
+
 
 _HEAD = """\
 {{ $now := Now }}
@@ -225,8 +261,13 @@ conditions:
 """
 
 
+def variable_of(key: str) -> str:
+    """The variable that says ``key``."""
+    return _VARIABLE + key.upper().replace("-", "_")
+
+
 def _say(key: str) -> str:
-    variable = "TESTBED_" + key.upper().replace("-", "_")
+    variable = variable_of(key)
     return (
         f'.metadata.annotations["{_PREFIX}/{key}"] // '
         f'([.spec.containers[].env // [] | .[] | select(.name == "{variable}") | .value] | first)'

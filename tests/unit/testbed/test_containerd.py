@@ -1,40 +1,13 @@
-"""The pause image's archive, and whose shim a process is."""
+"""Whose shim a process is, and that an image is imported once."""
 
-import hashlib
-import io
-import json
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
-from testbed import containerd
+from testbed import containerd, stateroot
 from testbed.cluster import Cluster
-
-
-def read(archive: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        files = {each.name: tar.extractfile(each) for each in tar.getmembers()}
-        return {name: file.read() for name, file in files.items() if file is not None}
-
-
-def test_archive_holds_the_program_and_says_so() -> None:
-    files = read(containerd.make_image_archive(b"program", "registry.testbed:5000/x/pause:1"))
-    (manifest,) = json.loads(files["manifest.json"])
-    configuration = json.loads(files[manifest["Config"]])
-    layer = files[manifest["Layers"][0]]
-
-    assert manifest["RepoTags"] == ["registry.testbed:5000/x/pause:1"]
-    assert configuration["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
-    assert configuration["config"]["Entrypoint"] == ["/pause"]
-    assert read(layer) == {"pause": b"program"}
-
-
-def test_archive_is_the_same_every_time() -> None:
-    first, second = (containerd.make_image_archive(b"program", "x/pause:1") for _ in range(2))
-    assert first == second
-
+from testbed.errors import ClusterError
 
 SHIM = b"/usr/bin/containerd-shim-runc-v2"
 OURS = b"/run/sluice-testbed/a/containerd.sock"
@@ -65,3 +38,26 @@ def test_a_shim_that_ends_by_itself_meanwhile_is_no_failure(
     monkeypatch.setattr("testbed.stateroot.find", lambda: Path("/nowhere"))
     containerd.kill_shims(Cluster("a"))
     assert next(looks, "all looked at") == "all looked at"
+
+
+def test_an_image_is_imported_once_and_again_when_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stateroot, "path_of", lambda user: tmp_path / "state")
+    cluster = Cluster("unit")
+    cluster.prepare()
+    code = 1
+    calls: list[tuple[str, ...]] = []
+
+    def ctr(cluster: Cluster, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        calls.append(arguments)
+        return subprocess.CompletedProcess(arguments, code, "", "no space left")
+
+    monkeypatch.setattr(containerd, "ctr", ctr)
+    archive = tmp_path / "a.tar"
+    with pytest.raises(ClusterError, match=r"image x/y:1 could not be imported: no space left"):
+        containerd.import_image(cluster, archive, "x/y:1", origin="a")
+    code = 0
+    for origin in ("a", "a", "b"):
+        containerd.import_image(cluster, archive, "x/y:1", origin=origin)
+    assert calls == [("images", "import", str(archive))] * 3
