@@ -66,7 +66,14 @@ def _note(file: Path, number: int) -> None:
 
 
 async def drive(
-    url: str, body: bytes, rate: float, seconds: float, *, stdin: bool, count: Path | None
+    url: str,
+    body: bytes,
+    rate: float,
+    seconds: float,
+    *,
+    stdin: bool,
+    count: Path | None,
+    host: str | None = None,
 ) -> dict[str, object]:
     """Asks at `rate` a second for `seconds` at most, and reports."""
     tally = Tally()
@@ -74,9 +81,12 @@ async def drive(
     end = asyncio.create_task(wait_for_end()) if stdin else None
     running: set[asyncio.Task[None]] = set()
     began = time.perf_counter()
-    kept = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64), timeout=timeout)
+    headers = {"Host": host} if host else None
+    kept = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=64), timeout=timeout, headers=headers
+    )
     fresh = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=timeout
+        connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=timeout, headers=headers
     )
     async with kept, fresh:
         number = 0
@@ -112,6 +122,7 @@ def main() -> int:
     """Reads the command line; the exit code is 0 when nothing failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--url", required=True)
+    parser.add_argument("--host", help="the Host header, where it differs from the URL's")
     parser.add_argument("--image", required=True, type=Path)
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=300.0, help="at most so long")
@@ -127,6 +138,7 @@ def main() -> int:
             seconds,
             stdin=options.until_stdin_closes,
             count=options.count,
+            host=options.host,
         )
     )
     print(json.dumps(report), flush=True)

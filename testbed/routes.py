@@ -6,7 +6,8 @@ to ready endpoints, by host, header and weight, with copies, stamps and timeouts
 our own routes use; what it does not do, a route's status says.
 
 The status is written at once and the change has its effect ``lag`` later, as with a real gateway:
-whoever believes the status alone is wrong here too.  A request goes on where it began.
+whoever believes the status alone is wrong here too.  A Gateway's annotation may say its own lag.
+A request goes on where it began.
 """
 
 import asyncio
@@ -24,14 +25,12 @@ from yarl import URL
 
 from testbed import routestatus
 from testbed.routerules import Backend, Rule
-from testbed.routeview import BackendError, View, find_unsupported
+from testbed.routeview import BackendError, View, find_unsupported, read_lag
 from testbed.watching import MERGE, Api, Following, Obj, RefusedError
 
 GATEWAY_CLASS = "simulated"
 GATEWAY_CIDR = "10.246.0.0/24"
 """Addresses of simulated Gateways; local to loopback, as those of simulated pods."""
-LAG_MS_ANNOTATION = "testbed.sluice.dev/lag-ms"
-"""On a Gateway: its routes' own lag."""
 
 _API = "/apis/gateway.networking.k8s.io/v1"
 _CLASS_PATH = f"{_API}/gatewayclasses/{GATEWAY_CLASS}"
@@ -109,11 +108,10 @@ class RouteSimulator:
         lags = []
         for ref in (obj or known.obj)["spec"].get("parentRefs", []):
             space = ref.get("namespace", known.obj["metadata"]["namespace"])
-            gateway = self._now.gateways.get(f"{space}/{ref['name']}", {})
-            said = gateway.get("metadata", {}).get("annotations", {}).get(LAG_MS_ANNOTATION)
-            with contextlib.suppress(TypeError, ValueError):
-                lags.append(float(said) / 1000)
-        return max(lags, default=self._lag)
+            gateway = self._now.gateways.get(f"{space}/{ref['name']}")
+            with contextlib.suppress(ValueError):  # the Gateway's status says it
+                lags.append(read_lag(gateway) if gateway else None)
+        return max((lag for lag in lags if lag is not None), default=self._lag)
 
     # --- listening ---
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from testbed.routerules import find_backends
-from testbed.routeview import AttachError, BackendError, Route, View, find_unsupported
+from testbed.routeview import AttachError, BackendError, Route, View, find_unsupported, read_lag
 from testbed.watching import Obj
 
 CONTROLLER = "testbed.sluice.dev/simulated"
@@ -46,8 +46,13 @@ def make_gateway_status(gateway: Obj, view: View, address: str, problem: str) ->
                 "conditions": _settle(said, before, generation),
             }
         )
+    try:
+        read_lag(gateway)
+        accepted = _judge("Accepted", True, "", "")
+    except ValueError as error:
+        accepted = _judge("Accepted", False, "InvalidParameters", str(error))
     said = [
-        ("Accepted", "True", "Accepted", ""),
+        accepted,
         _judge("Programmed", not problem, "AddressNotUsable", problem),
     ]
     return {

@@ -4,11 +4,16 @@ Answers which rule a request meets and which endpoints a backend has, and which 
 which listeners.  It asks no API server and sends nothing.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.routerules import Backend, Rule, UnsupportedError, read_rules
 from testbed.watching import Obj, key_of
+
+LAG_MS_ANNOTATION = "testbed.sluice.dev/lag-ms"
+"""On a Gateway: milliseconds from a change of one of its routes to the effect."""
+MAX_LAG_MS = 600_000
 
 Address = tuple[str, int]
 
@@ -229,6 +234,19 @@ def find_unsupported(listener: Obj) -> str:
     if origin not in ("Same", "All"):
         return f"allowedRoutes.namespaces.from {origin} is not simulated; allowed are Same, All"
     return ""
+
+
+def read_lag(gateway: Obj) -> float | None:
+    """The Gateway's own lag in seconds, None where it says none; ValueError where it is no number."""
+    text = (gateway["metadata"].get("annotations") or {}).get(LAG_MS_ANNOTATION)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) > MAX_LAG_MS:
+        raise ValueError(
+            f"annotation {LAG_MS_ANNOTATION} is {text!r}; allowed is a whole number of milliseconds "
+            f"from 0 to {MAX_LAG_MS}"
+        )
+    return int(text) / 1000
 
 
 def _read_route(obj: Obj) -> Route:

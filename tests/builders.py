@@ -10,6 +10,7 @@ from typing import Any, Self
 
 DIGEST = "sha256:" + "ab" * 32
 IMAGE = "registry.testbed:5000/sluice/inference:test"
+ERRORS = {"name": "errors", "metric": "ErrorRate", "type": "Absolute", "maxPercent": "1"}
 
 
 class Builder:
@@ -50,11 +51,49 @@ class ServiceBuilder(Builder):
         return self.runtime(env=[{"name": key, "value": value} for key, value in values.items()])
 
     def deadline(self, duration: str) -> Self:
-        self._obj["spec"]["rollout"] = {"deadline": duration}
-        return self
+        return self.rollout(deadline=duration)
 
     def suspended(self) -> Self:
         self._obj["spec"]["suspend"] = True
+        return self
+
+    def traffic(self, *hostnames: str, gateway: str = "eg", timeout: str = "5s") -> Self:
+        """Behind one Gateway in its own namespace."""
+        self._obj["spec"]["traffic"] = {
+            "parentRefs": [{"name": gateway}],
+            "hostnames": list(hostnames or ("pizza.example.com",)),
+            "timeout": timeout,
+        }
+        return self
+
+    def rollout(self, **fields: Any) -> Self:
+        """Fields of `spec.rollout`, in camelCase."""
+        self._obj["spec"]["rollout"] = self._obj["spec"].get("rollout", {}) | fields
+        return self
+
+    def canary(self, *steps: int | dict[str, Any], **fields: Any) -> Self:
+        """Steps are weights, or steps as they stand in the spec."""
+        written = [{"weight": step} if isinstance(step, int) else step for step in steps]
+        return self.rollout(strategy="Canary", canary={"steps": written}, **fields)
+
+    def blue_green(self, hold: str | None = None, *, approval: bool = False, **fields: Any) -> Self:
+        """A switch in one write."""
+        details: dict[str, Any] = {"approval": "Required"} if approval else {}
+        if hold is not None:
+            details["hold"] = hold
+        return self.rollout(strategy="BlueGreen", blueGreen=details, **fields)
+
+    def analysis(self, *checks: dict[str, Any], **fields: Any) -> Self:
+        """Checks as they stand in the spec; without any: at most 1 % errors."""
+        wanted = list(checks) or [ERRORS]
+        return self.rollout(analysis={"checks": wanted, **fields})
+
+    def asks(self, request: str, by: str = "") -> Self:
+        """The annotation of a request."""
+        annotations = self._obj["metadata"].setdefault("annotations", {})
+        annotations["sluice.dev/request"] = request
+        if by:
+            annotations["sluice.dev/requested-by"] = by
         return self
 
 
@@ -75,6 +114,11 @@ class VersionBuilder(Builder):
 
     def gpus(self, count: int = 1, **extra: Any) -> Self:
         self._obj["spec"].setdefault("requirements", {})["gpu"] = {"count": count, **extra}
+        return self
+
+    def space(self, space: str) -> Self:
+        """The embedding space of its answers."""
+        self._obj["spec"]["embedding"]["space"] = space
         return self
 
     def memory(self, quantity: str) -> Self:
@@ -131,5 +175,20 @@ def model_version(
                     "format": "ONNX",
                 },
             },
+        }
+    )
+
+
+def gateway(
+    name: str = "eg", namespace: str = "vision", address: str = "192.0.2.1", protocol: str = "HTTP"
+) -> Builder:
+    """A Gateway with one listener; an empty address is one that has none yet."""
+    return Builder(
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{name}"},
+            "spec": {"listeners": [{"name": "web", "port": 80, "protocol": protocol}]},
+            "status": {"addresses": [{"value": address}] if address else []},
         }
     )

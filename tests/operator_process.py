@@ -9,12 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from testbed.cluster import Cluster
+from testbed.environment import without_proxies
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,18 +46,24 @@ def write_kubeconfig(cluster: Cluster, path: Path) -> Path:
 
 
 class OperatorProcess:
-    """One operator; `source` is the folder with its package, options are its flags."""
+    """One operator; `source` is the folder with its package, options are its flags.
+
+    `enter` are the words that lead into the instance's network namespace (`cluster.enter`): there it
+    reaches pods and gateways.  Outside, which is without them, it reaches the API server alone.
+    """
 
     def __init__(
         self,
         kubeconfig: Path,
         folder: Path,
         source: Path = ROOT / "operator",
+        enter: Sequence[str] = (),
         **options: str | float,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._folder = folder
         self._source = source
+        self._enter = list(enter)
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._runs = 0
@@ -77,7 +85,11 @@ class OperatorProcess:
     def with_options(self, **options: str | float) -> "OperatorProcess":
         """Another process of the same user and code, with other flags besides."""
         return OperatorProcess(
-            self._kubeconfig, self._folder, self._source, **{**self._options, **options}
+            self._kubeconfig,
+            self._folder,
+            self._source,
+            self._enter,
+            **{**self._options, **options},
         )
 
     def start(self) -> None:
@@ -96,11 +108,13 @@ class OperatorProcess:
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         # Its own folder for identities: another operator of this machine is no concern of this one.
         environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("SLUICE_")
+            key: value
+            for key, value in without_proxies(os.environ).items()
+            if not key.startswith("SLUICE_")
         } | {"PYTHONPATH": str(self._source), "XDG_RUNTIME_DIR": str(self._folder)}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sluice", "run", *arguments],
+                [*self._enter, sys.executable, "-m", "sluice", "run", *arguments],
                 stdout=log,
                 stderr=log,
                 env=environment,

@@ -15,7 +15,7 @@ from pathlib import Path
 from examples.pizza.cache import compute_key, copy_folder, ensure_built, find_root
 from examples.pizza.registration import make_modelversion, write_modelversion
 from examples.pizza.summary import read_summary, write_summary
-from examples.pizza.versions import MODEL, RECIPES
+from examples.pizza.versions import MODEL, RECIPES, TRAINED
 
 DEFAULT_OUT = Path(__file__).parent / "out"
 DEFAULT_PREFIX = "oci://registry.testbed:5000/models"
@@ -89,7 +89,7 @@ def run_build(options: argparse.Namespace) -> int:
         say(f"wrote {target} ({built.bytes} bytes, {built.digest})")
         print(f"{MODEL} {recipe.version}  accuracy {built.accuracy:.3f}")
     write_summary(options.out, summary)
-    last = summary.versions[-1]
+    last = summary.find(TRAINED[-1][0].version)
     print(
         f"without geometry  accuracy {summary.without_geometry:.3f}  "
         f"({last.accuracy - summary.without_geometry:+.3f} with it, {last.version})"

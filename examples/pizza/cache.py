@@ -31,6 +31,7 @@ _SOURCES = (
             "summary",
             "training",
             "versions",
+            "views",
             "vocabulary",
         )
     ),

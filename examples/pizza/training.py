@@ -188,7 +188,17 @@ def measure_accuracy(
     """Measure on ``data``. ``prompt_tokens`` int64 [C,L] hold one prompt per label, in LABELS' order."""
     embeddings, logits = encode_images(model, data.pixels)
     prompts = model.encode_text(torch.from_numpy(prompt_tokens)).numpy()
+    return score_answers(embeddings, logits, prompts, data.labels)
+
+
+def score_answers(
+    embeddings: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    prompts: NDArray[np.float32],
+    labels: NDArray[np.int64],
+) -> Measured:
+    """What is right of embeddings [N,D] and logits [N,C]; ``prompts`` [C,D] are in LABELS' order."""
     return Measured(
-        accuracy=float((logits.argmax(axis=1) == data.labels).mean()),
-        zero_shot_accuracy=float(((embeddings @ prompts.T).argmax(axis=1) == data.labels).mean()),
+        accuracy=float((logits.argmax(axis=1) == labels).mean()),
+        zero_shot_accuracy=float(((embeddings @ prompts.T).argmax(axis=1) == labels).mean()),
     )

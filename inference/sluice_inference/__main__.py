@@ -1,4 +1,4 @@
-"""The command line: serve, fetch, push, manifest. Heavy imports wait until a mode is chosen."""
+"""The command line: serve, compare, fetch, push, manifest. Heavy imports wait until a mode is chosen."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sluice_inference.report import (
 
 if TYPE_CHECKING:
     from sluice_inference.artifact.errors import ArtifactError
+    from sluice_inference.errors import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,17 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(number: int, _: object) -> None:
-    """End at once, as a shell would report it; `serve` puts its drain in this place."""
+    """End at once, as a shell would report it; `serve` and `compare` put their drain in this place."""
     sys.exit(128 + number)
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sluice-inference", description="Serve a model version, or move its artifact."
+        prog="sluice-inference",
+        description="Serve a model version, compare two, or move an artifact.",
     )
     modes = parser.add_subparsers(required=True, metavar="MODE")
     serve = modes.add_parser("serve", help="serve the model in MODEL_PATH")
     serve.set_defaults(run=_serve)
+    compare = modes.add_parser("compare", help="ask two revisions the same, count agreement")
+    compare.set_defaults(run=_compare)
     fetch = modes.add_parser("fetch", help="bring an artifact into a folder and verify it")
     fetch.add_argument("--uri", required=True, help="oci://, https:// or pvc://")
     fetch.add_argument("--digest", required=True, help="sha256:… of the artifact's manifest")
@@ -75,20 +79,38 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _serve(_: argparse.Namespace) -> int:
     from sluice_inference.errors import SettingsError
-    from sluice_inference.logs import log
     from sluice_inference.server import serve
     from sluice_inference.settings import read_settings
 
     try:
         settings = read_settings(os.environ)
     except SettingsError as error:
-        for problem in error.problems:
-            log("error", f"setting {problem}")
-        path = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
-        report = make_report("Failed", reason="LoadFailed", message=str(error), permanent=True)
-        write_report(path, report)
-        return EXIT_PERMANENT
+        return _refuse(error)
     return serve(settings)
+
+
+def _compare(_: argparse.Namespace) -> int:
+    from sluice_inference.compare.server import compare
+    from sluice_inference.compare.settings import read_compare_settings
+    from sluice_inference.errors import SettingsError
+
+    try:
+        settings = read_compare_settings(os.environ)
+    except SettingsError as error:
+        return _refuse(error)
+    return compare(settings)
+
+
+def _refuse(error: SettingsError) -> int:
+    """Say which settings can't be used, in the log and in the last words."""
+    from sluice_inference.logs import log
+
+    for problem in error.problems:
+        log("error", f"setting {problem}")
+    path = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
+    report = make_report("Failed", reason="LoadFailed", message=str(error), permanent=True)
+    write_report(path, report)
+    return EXIT_PERMANENT
 
 
 def _fetch(options: argparse.Namespace) -> int:

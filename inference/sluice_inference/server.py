@@ -7,41 +7,28 @@ The order at the end is what keeps clients from seeing a shipment: not ready, go
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator
 from typing import NoReturn
-
-import uvicorn
 
 from sluice_inference.engine.engine import Engine
 from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State, is_drained
+from sluice_inference.listening import make_http_server, make_listener
 from sluice_inference.logs import log
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import choose_backend, make_backend
 from sluice_inference.report import EXIT_CRASHED, EXIT_OK, EXIT_PERMANENT, make_report, write_report
 from sluice_inference.settings import Settings
 
-_BACKLOG = 4096
 _TICK_S = 0.05
 # The event loop gives the interpreter's lock away at each send and receive. At the default of 5 ms
 # it would wait that long behind a decoding thread to get it back; answers come a third cheaper so.
 _SWITCH_INTERVAL_S = 0.0005
-
-
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handling: signals start a drain here, not a shutdown."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Server:
@@ -78,19 +65,8 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         listener = make_listener(settings.host, settings.port)
-        http = _HttpServer(
-            uvicorn.Config(
-                make_app(self._context),
-                http="h11",
-                loop="asyncio",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=settings.keep_alive_s,
-            )
-        )
+        app = make_app(self._context)
+        http = make_http_server(app, keep_alive_s=settings.keep_alive_s, stamps=app.stamps)
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         log("info", "listening", port=listener.getsockname()[1], backend=self._context.backend)
         self._engine.start()
@@ -130,23 +106,6 @@ class Server:
         """From the engine's thread: the model can't be served (any more), so end."""
         self._failure = message
         self._loop.call_soon_threadsafe(self._stop.set)
-
-
-def make_listener(host: str, port: int) -> socket.socket:
-    """A listening socket; without a host, on every address of both IP families.
-
-    Accepted connections inherit TCP_NODELAY, so that small answers are not held back.
-    """
-    if not host and socket.has_dualstack_ipv6():
-        listener = socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
-        )
-    else:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.setblocking(False)
-    return listener
 
 
 def serve(settings: Settings) -> NoReturn:

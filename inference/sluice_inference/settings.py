@@ -6,6 +6,7 @@ Must not be imported for side effects, and nothing else in the package reads the
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -33,11 +34,14 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class FakeSettings:
-    """How the test double behaves. Percentages are 0..100; times as named."""
+    """How the test double behaves. Percentages are 0..100; times as named; infinity means never."""
 
     latency_ms: float
     error_percent: float
     load_seconds: float
+    never_ready: bool
+    fail_after_seconds: float
+    fail_after_inputs: float
     label: str
     dimension: int
     image_size: int
@@ -100,7 +104,7 @@ class Settings:
         return f"{self.model_name}/{self.model_version}"
 
 
-class _Reader:
+class Reader:
     """Reads variables one by one and remembers every problem, so that all are told at once."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
@@ -152,7 +156,7 @@ def read_settings(env: Mapping[str, str]) -> Settings:
 
     Raises SettingsError with one line for each variable that can't be used.
     """
-    read = _Reader(env)
+    read = Reader(env)
     cpus = count_cpus()
     settings = Settings(
         model_path=Path(read.text("MODEL_PATH", "/model")),
@@ -198,6 +202,10 @@ def read_settings(env: Mapping[str, str]) -> Settings:
             latency_ms=read.number("FAKE_LATENCY_MS", 0, 0, 600_000),
             error_percent=read.number("FAKE_ERROR_PERCENT", 0, 0, 100),
             load_seconds=read.number("FAKE_LOAD_SECONDS", 0, 0, 3600),
+            never_ready=read.choice("FAKE_NEVER_READY", "false", ("true", "false")) == "true",
+            fail_after_seconds=read.number("FAKE_FAIL_AFTER_SECONDS", math.inf, 0, 86_400),
+            fail_after_inputs=read.integer("FAKE_FAIL_AFTER_INPUTS", 0, 1, 1_000_000_000)
+            or math.inf,
             label=read.text("FAKE_LABEL", "fake"),
             dimension=read.integer("FAKE_DIMENSION", 8, 1, 65536),
             image_size=read.integer("FAKE_IMAGE_SIZE", 32, 1, 4096),

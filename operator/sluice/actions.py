@@ -168,10 +168,10 @@ def _plan_route(
         return
     if not world.has_gateway_api:
         return
-    split = _split(world, cursor, revisions, course)
-    given = [revision for revision, weight in split.weights.items() if weight]
-    if not given or any(revision not in revisions for revision in given):
-        return
+    split = _split(cursor, course, revisions, observed.lanes if observed else ())
+    if not all(_has_service(revisions, revision) for revision in split.lanes):
+        return  # a gateway would refuse a route to a Service that isn't there yet
+    given = [split.main] if split.main else list(split.mix)
     if observed is not None and not any(is_answering(revisions, name) for name in given):
         taken = [name for name, weight in observed.weights.items() if weight]
         if any(is_answering(revisions, name) for name in taken):
@@ -181,30 +181,52 @@ def _plan_route(
 
 
 def _split(
-    world: World, cursor: Cursor, revisions: Mapping[str, RevisionView], course: Course
+    cursor: Cursor,
+    course: Course,
+    revisions: Mapping[str, RevisionView],
+    lanes: tuple[str, ...],
 ) -> Split:
-    if not cursor.stable:
-        return Split({cursor.revision: 100}, pinned=_find_pinned(cursor, revisions))
-    if not cursor.is_moving:
-        return Split({cursor.stable: 100})
+    """Who gets what, each revision in the lane that it has."""
+    main = cursor.stable or cursor.revision
+    other = cursor.previous if cursor.is_promoted else cursor.revision
+    if not cursor.is_moving or not cursor.stable or not _has_service(revisions, other):
+        return Split(_take_lanes(lanes, main, main), main)
+    taken = _take_lanes(lanes, main, other)
     if cursor.is_promoted:
-        # Its backend stays known while what came before finishes.
-        known = {cursor.previous: 0} if _has_service(revisions, cursor.previous) else {}
-        return Split({cursor.stable: 100} | known)
+        return Split(taken, main, _mix(course, cursor, other, main))
     if cursor.state is State.ABORTING:
-        known = {cursor.revision: 0} if _has_service(revisions, cursor.revision) else {}
-        return Split({cursor.stable: 100} | known)
-    shares = {cursor.stable: 100 - cursor.weight, cursor.revision: cursor.weight}
-    return Split(
-        {name: weight for name, weight in shares.items() if weight or name == cursor.stable},
-        pinned=_find_pinned(cursor, revisions),
-        matched=cursor.revision if cursor.weight else "",
-        match=course.match,
-    )
+        return Split(taken, main, _mix(course, cursor, main, other))
+    mix = _mix(course, cursor, main, other)
+    if cursor.weight == 100:
+        main = other
+    elif cursor.weight:
+        main = ""
+    matched = other if cursor.weight else ""
+    return Split(taken, main, mix, matched, course.match)
 
 
-def _find_pinned(cursor: Cursor, revisions: Mapping[str, RevisionView]) -> str:
-    return cursor.revision if _has_service(revisions, cursor.revision) else ""
+def _take_lanes(lanes: tuple[str, ...], main: str, other: str) -> tuple[str, str]:
+    """Two revisions in two lanes, each where it was."""
+    if lanes[:1] == (other,) and other != main:
+        return other, main
+    if lanes[1:2] == (main,) and lanes[:1] != (main,):
+        return other, main
+    return main, other
+
+
+def _mix(course: Course, cursor: Cursor, stable: str, candidate: str) -> dict[str, int]:
+    """The weights of the rule that mixes, which stands there as long as any step may need it.
+
+    Out of use it keeps the last weights that it had, or has the next ones that it will get.
+    """
+    partial = [step.weight for step in course.steps if 0 < step.weight < 100]
+    if not partial or cursor.back:
+        return {}
+    now = course.at(cursor.step).weight
+    weight = cursor.weight or now
+    if not 0 < weight < 100:
+        weight = max((known for known in partial if known <= weight), default=partial[0])
+    return {stable: 100 - weight, candidate: weight}
 
 
 def _has_service(revisions: Mapping[str, RevisionView], revision: str) -> bool:

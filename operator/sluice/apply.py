@@ -199,7 +199,13 @@ def is_repair(action: Action) -> bool:
     """Whether an applied child had drifted: the same manifest had been applied to it before."""
     if not isinstance(action, Apply) or action.observed is None:
         return False
-    return _hash_manifest(action.manifest) == _hash_manifest(action.observed)
+    if _hash_manifest(action.manifest) != _hash_manifest(action.observed):
+        return False
+    if action.kind != DEPLOYMENT:
+        return True
+    # How many replicas is the rollout's and the autoscaler's business.
+    spec = {key: value for key, value in action.manifest["spec"].items() if key != "replicas"}
+    return not is_satisfied({**action.manifest, "spec": spec}, action.observed)
 
 
 def _hash_manifest(manifest: Obj) -> str:

@@ -205,14 +205,25 @@ def _judge_progressing(
             "Unknown", found.reason, f"{message}; {found.message}", "Progressing", reconciling=True
         )
     if ready >= plan.wanted:
-        message = f"{message}, {_say_reach(world, stable)}"
-    return _moving(message)
+        is_proven = cursor.weight > 0 or cursor.revision in world.evidence.proven
+        message = f"{message}, {_say_reach(world, stable, is_proven=is_proven)}"
+    return _moving(f"{_say_passed(world, cursor)}{message}")
 
 
-def _say_reach(world: World, stable: RevisionView | None) -> str:
+def _say_passed(world: World, cursor: Cursor) -> str:
+    """What let the step before pass, for as long as it is the news."""
+    results = [result for result in world.evidence.results if not result.dry_run]
+    if cursor.step == 0 or cursor.shifted is not None or not results:
+        return ""
+    return f"step {cursor.step} passed: {'; '.join(result.message for result in results)}. Now "
+
+
+def _say_reach(world: World, stable: RevisionView | None, *, is_proven: bool) -> str:
     assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
     if world.service.spec.traffic is None:
         return "waiting until the Service reaches them" if stable is None else "about to move"
+    if is_proven:
+        return "about to move"
     probe = f": {world.evidence.probe}" if world.evidence.probe else ""
     return f"waiting until they answer through the gateway{probe}"
 

@@ -16,7 +16,7 @@ from sluice.analysis.prometheus import Subject
 from sluice.analysis.sampler import Sampler, Scene
 from sluice.plan import Demand, ProbeDemand, SampleDemand
 from sluice.resources.pod import SERVER_PORT
-from sluice.resources.route import PIN_HEADER
+from sluice.resources.route import MIX_PIN, PIN_HEADER
 from sluice.runtime.clock import Clock
 from sluice.runtime.kinds import Key
 from sluice.world import Evidence, GatewayView
@@ -131,18 +131,22 @@ class Measurer:
         for gateway in demand.gateways:
             if not gateway.address:
                 return f"{gateway.name} has no address"
-            for _ in range(PROBES):
-                trouble = await self._ask(gateway, demand)
-                if trouble:
-                    return f"{gateway.name}: {trouble}"
+            pins = [(demand.revision, {demand.revision})]
+            if demand.mixes_with:
+                pins.append((MIX_PIN, {demand.revision, demand.mixes_with}))
+            for pin, wanted in pins:
+                for _ in range(PROBES):
+                    trouble = await self._ask(gateway, demand.host, pin, wanted)
+                    if trouble:
+                        return f"{gateway.name}: {trouble}"
         return "" if demand.gateways else "no gateway is named"
 
-    async def _ask(self, gateway: GatewayView, demand: ProbeDemand) -> str:
+    async def _ask(self, gateway: GatewayView, hostname: str, pin: str, wanted: set[str]) -> str:
         scheme = "https" if gateway.tls else "http"
         host = f"[{gateway.address}]" if ":" in gateway.address else gateway.address
         url = f"{scheme}://{host}:{gateway.port}{PROBE_PATH}"
-        name = demand.host.replace("*", "probe")
-        headers = {"Host": name, PIN_HEADER: demand.revision}
+        name = hostname.replace("*", "probe")
+        headers = {"Host": name, PIN_HEADER: pin}
         try:
             async with self._open().get(
                 url,
@@ -154,7 +158,7 @@ class Measurer:
                 found = answer.headers.get(REVISION_HEADER, "")
                 if answer.status != 200:
                     return f"it answers {answer.status}"
-                if found != demand.revision:
+                if found not in wanted:
                     return f"the answer came from {found or 'something else'}"
                 return ""
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -24,7 +24,7 @@ from sluice.errors import UserError
 from sluice.pods import view_pod
 from sluice.requests import read_request
 from sluice.resources.metadata import Manifest, Owner
-from sluice.resources.route import is_default
+from sluice.resources.route import is_default, revision_of_backend
 from sluice.rollout.course import Course, CourseError, load_course
 from sluice.runtime.kinds import Obj
 from sluice.world import (
@@ -141,14 +141,19 @@ def _parse_service(obj: Obj) -> tuple[InferenceService | None, Trouble | None]:
 def view_route(route: Manifest) -> RouteView:
     """What the route gives to whom, and whether its gateways have taken it."""
     weights: dict[str, int] = {}
-    named: set[str] = set()
-    for rule in route["spec"].get("rules") or ():
-        for backend in rule.get("backendRefs") or ():
-            # The name is service + "-" + revision (names.child_name), and no hash has a dash.
-            revision = backend["name"].rpartition("-")[2]
-            named.add(revision)
-            if is_default(rule):
-                weights[revision] = int(backend.get("weight", 1))
+    rules = [
+        (rule, [(revision_of_backend(ref), int(ref.get("weight", 1))) for ref in refs])
+        for rule in route["spec"].get("rules") or ()
+        if (refs := rule.get("backendRefs"))
+    ]
+    for rule, refs in rules:
+        if is_default(rule):
+            total = sum(weight for _, weight in refs) or 1
+            for revision, weight in refs:
+                weights[revision] = weights.get(revision, 0) + round(100 * weight / total)
+    named = {revision for _, refs in rules for revision, _ in refs}
+    lanes = [refs[0][0] for _, refs in rules[:2]]
+    has_mix = any(len(refs) > 1 for _, refs in rules)
     generation = route["metadata"].get("generation", 0)
     parents = (route.get("status") or {}).get("parents") or ()
     wanted = route["spec"].get("parentRefs") or ()
@@ -167,7 +172,15 @@ def view_route(route: Manifest) -> RouteView:
                 trouble = trouble or f"{parent['parentRef']['name']}: {words}"
         taken += good
     settled = bool(wanted) and taken >= len(wanted)
-    return RouteView(route, weights, frozenset(named), settled, trouble)
+    return RouteView(
+        route,
+        weights,
+        frozenset(named),
+        tuple(lanes),
+        has_mix=has_mix,
+        settled=settled,
+        trouble=trouble,
+    )
 
 
 def _find_gateways(

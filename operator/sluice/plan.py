@@ -46,6 +46,9 @@ class ProbeDemand:
     revision: str
     gateways: tuple[GatewayView, ...]
     host: str
+    mixes_with: str = (
+        ""  # the revision that the route's mix shares the clients with, if there is a mix
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +410,9 @@ def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> 
         and world.route.settled
         and cursor.revision in world.route.named
     ):
-        return ProbeDemand(cursor.revision, world.gateways, sorted(traffic.hostnames)[0])
+        host = sorted(traffic.hostnames)[0]
+        mixed = cursor.stable if world.route.has_mix else ""
+        return ProbeDemand(cursor.revision, world.gateways, host, mixed)
     if not is_sampled(cursor, course) or cursor.shifted is None:
         return None
     stable = cursor.previous or cursor.stable

@@ -64,7 +64,7 @@ def tell(before: Mapping[str, Any], after: Status) -> tuple[Event, ...]:
     for item in after["conditions"]:
         if old.get(item["type"]) == item["reason"] or item["type"] == api.AVAILABLE:
             continue
-        if any(event.reason == item["reason"] for event in events):
+        if any(item["message"] == event.message for event in events):
             continue
         if item["type"] == api.READY and item["status"] == "Unknown":
             continue  # Reconciling says the same

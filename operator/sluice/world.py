@@ -99,8 +99,10 @@ class RouteView:
     """The service's HTTPRoute, as the gateways see it."""
 
     manifest: Manifest
-    weights: Mapping[str, int] = field(default_factory=dict)  # of the default rule, by revision
+    weights: Mapping[str, int] = field(default_factory=dict)  # percent of the clients, by revision
     named: frozenset[str] = frozenset()  # every revision that any rule names
+    lanes: tuple[str, ...] = ()  # the revisions of the first two rules
+    has_mix: bool = False
     settled: bool = False  # every gateway has taken exactly this generation
     trouble: str = ""  # a gateway's own words
 

@@ -9,6 +9,7 @@ from sluice_inference.http.budget import BodyBudget
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, Traffic
 from sluice_inference.metrics import Metrics
+from sluice_inference.samples import Samples
 from sluice_inference.settings import Settings
 
 
@@ -23,6 +24,7 @@ class Context:
     metrics: Metrics
     backend: str
     traffic: Traffic = field(default_factory=Traffic)
+    samples: Samples = field(default_factory=Samples)
     budget: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:

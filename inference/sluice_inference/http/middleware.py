@@ -22,9 +22,13 @@ from sluice_inference.http.context import Context
 from sluice_inference.lifecycle import State
 from sluice_inference.logs import log
 from sluice_inference.protocols.native import make_error_body
+from sluice_inference.samples import choose_outcome
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _DISCARD_S = 2.0
+_CLIENT_LEFT = 499
+_FALLBACK = "fallback"  # a SLUICE_ROLE
+_SHADOW = (b"sluice-shadow", b"true")  # asked by the comparer, on nobody's behalf
 
 
 class Envelope:
@@ -76,7 +80,9 @@ class _Exchange:
         self._status = 0
         path = scope["path"]
         self._is_client = path not in routes_ops.PATHS
-        known = path in routes_predict.ROUTES or not self._is_client
+        is_inference = path in routes_predict.ROUTES
+        self._is_sample = is_inference and _SHADOW not in scope["headers"]
+        known = is_inference or not self._is_client
         self._route = path if known else "other"
         self._id = scope["request_id"] = _read_request_id(scope)
 
@@ -112,7 +118,15 @@ class _Exchange:
         except HTTPException as error:
             await self._fail(_explain(error, self._scope["path"]))
         except ClientDisconnect:
-            self._status = 499  # nobody is there to be answered; the count is kept
+            self._status = _CLIENT_LEFT  # nobody is there to be answered; the count is kept
+        except asyncio.CancelledError:  # the time to drain is over
+            if not self._status:
+                await self._fail(
+                    RequestError(
+                        503, "STOPPING", "this server is going away; try again", retry_after_s=1
+                    )
+                )
+            raise
         except Exception:
             log("error", "request failed", exc_info=True, request_id=self._id, route=self._route)
             if self._status:
@@ -192,6 +206,13 @@ class _Exchange:
         metrics, settings = self._context.metrics, self._context.settings
         metrics.requests_total.labels(self._route, settings.model, str(self._status)).inc()
         metrics.request_seconds.labels(self._route, settings.model).observe(seconds)
+        if self._is_sample and self._status != _CLIENT_LEFT:
+            outcome = choose_outcome(
+                self._status,
+                is_fallback=settings.role == _FALLBACK,
+                is_partial=self._scope.get("is_partial", False),
+            )
+            self._context.samples.count(outcome, seconds)
         slow = self._is_client and seconds * 1000 > settings.slow_request_ms
         notable = self._is_client and (self._status >= 400 or slow)
         log(

@@ -1,4 +1,4 @@
-"""GET /health, /ready, /status, /metrics: for kubelets and operators. No model runs here."""
+"""GET /health, /ready, /status, /metrics and /metrics/rollout: for kubelets and operators. Runs no model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sluice_inference.http.context import Context
 from sluice_inference.lifecycle import State
 from sluice_inference.metrics import CONTENT_TYPE
 
-PATHS = frozenset({"/health", "/ready", "/status", "/metrics"})
+PATHS = frozenset({"/health", "/ready", "/status", "/metrics", "/metrics/rollout"})
 
 
 def make_routes(context: Context) -> list[Route]:
@@ -32,9 +32,19 @@ def make_routes(context: Context) -> list[Route]:
         return JSONResponse(describe(context))
 
     async def metrics(_: Request) -> Response:
-        return Response(context.metrics.render(), media_type=CONTENT_TYPE)
+        body = context.metrics.render() + context.samples.render()
+        return Response(body, media_type=CONTENT_TYPE)
 
-    endpoints = {"/health": health, "/ready": ready, "/status": status, "/metrics": metrics}
+    async def rollout(_: Request) -> Response:
+        return Response(context.samples.render(), media_type=CONTENT_TYPE)
+
+    endpoints = {
+        "/health": health,
+        "/ready": ready,
+        "/status": status,
+        "/metrics": metrics,
+        "/metrics/rollout": rollout,
+    }
     return [Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()]
 
 

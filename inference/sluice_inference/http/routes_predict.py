@@ -89,6 +89,7 @@ def _make_response(
         if len(problems) == 1:
             raise problems[0]
         return _make_all_failed(problems, request)
+    request.scope["is_partial"] = any(problem.status >= 500 for problem in problems)
     parts: dict[str, Any] = {}
     headers = {}
     if path != "/classify" and facts.dimension and set(facts.tasks) & set(ROUTES["/embed"]):

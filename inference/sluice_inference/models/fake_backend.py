@@ -6,9 +6,11 @@ Its embeddings and scores depend on the input's bytes alone, so equal inputs get
 from __future__ import annotations
 
 import hashlib
+import math
 import random
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,17 +23,22 @@ _OTHER = "other"
 
 
 class FakeBackend:
-    """Latency is by batch, errors are by item."""
+    """Latency is by batch, errors are by item. Readiness passes before the errors begin."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._dimension = settings.embedding_dimension or settings.fake.dimension
         # Which items fail must differ between replicas, so the system's randomness seeds it.
         self._random = random.Random()  # noqa: S311 - decides which requests of a test fail
+        self._clock = clock
+        self._ready_at = math.inf
+        self._seen = 0
 
     def load(self) -> ModelFacts:
-        time.sleep(self._settings.fake.load_seconds)
         settings = self._settings
+        if settings.fake.never_ready:
+            threading.Event().wait()  # the engine's thread is a daemon: the process still ends
+        time.sleep(settings.fake.load_seconds)
         tasks = settings.tasks or SERVED_TASKS
         return ModelFacts(
             backend="fake",
@@ -45,7 +52,8 @@ class FakeBackend:
         )
 
     def warmup(self) -> None:
-        """Nothing to warm: a double has no kernels."""
+        """Nothing to warm: a double has no kernels. Its time to fail runs from here."""
+        self._ready_at = self._clock()
 
     def run(self, kind: Kind, payloads: Sequence[Payload]) -> Sequence[Output | RunError]:
         if self._settings.fake.latency_ms:
@@ -53,19 +61,25 @@ class FakeBackend:
         embeddings = np.stack([self._embed(payload) for payload in payloads])
         logits = np.tile(np.asarray([[3.0, 0.0]], dtype=np.float32), (len(payloads), 1))
         outputs = make_outputs(embeddings, None if kind is Kind.TEXT else logits)
-        percent = self._settings.fake.error_percent
-        if not percent:
-            return outputs
-        return [
-            RunError("FAKE_ERROR_PERCENT") if self._random.random() * 100 < percent else one
-            for one in outputs
-        ]
+        return [self._spoil(one) for one in outputs]
 
     def health(self) -> str:
         return ""
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _spoil(self, output: Output | RunError) -> Output | RunError:
+        """The output, or the failure that is due."""
+        fake = self._settings.fake
+        self._seen += 1
+        if self._seen > fake.fail_after_inputs:
+            return RunError("FAKE_FAIL_AFTER_INPUTS")
+        if self._clock() - self._ready_at >= fake.fail_after_seconds:
+            return RunError("FAKE_FAIL_AFTER_SECONDS")
+        if fake.error_percent and self._random.random() * 100 < fake.error_percent:
+            return RunError("FAKE_ERROR_PERCENT")
+        return output
 
     def _embed(self, payload: Payload) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         data = payload.encode() if isinstance(payload, str) else payload.tobytes()

@@ -1,5 +1,10 @@
 """The HTTPRoute of a service: who gets which share of the requests that come through a gateway.
 
+A route has two lanes, one rule per revision, and a third rule that mixes them by weight.  Everything that
+clients can be sent to stands there before they are, and goes after they left; what moves them is which of
+the rules takes requests that ask for nothing in particular.  So a switch, a step and an abort change
+routing alone: no gateway has to make or drop a backend in the same moment (docs/adr/0005).
+
 Every backend is one revision's own Service, so that a weight is a share of requests whatever the number
 of pods.  Each stamps its answers with the revision that the gateway chose.
 """
@@ -12,8 +17,10 @@ from sluice import labels, names
 from sluice.api.traffic import Traffic
 from sluice.resources.metadata import Manifest, Owner, make_manifest
 
-# A request with this header goes to the revision that it names, while a rollout is under way.
+# A request with this header goes to the revision that it names, for as long as the route knows it.
 PIN_HEADER = "sluice-pin"
+MIX_PIN = "mix"
+IDLE_PIN = "idle"
 # On every answer: the revision that the gateway chose.  The server's own `sluice-revision` says who answered.
 ROUTED_HEADER = "sluice-routed"
 PORT = 80
@@ -21,12 +28,17 @@ PORT = 80
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The shares of the requests, and the exceptions."""
+    """Who gets what.
 
-    weights: Mapping[str, int]  # percent by revision; 0 keeps a backend known without giving it any
-    pinned: str = ""  # the revision that may be asked for by header
+    `lanes` are two revisions, the same twice where there is one.  A revision keeps its lane: gateways name
+    backends by their place in a route.  `main` gets the clients, or the mix does where it is empty.
+    """
+
+    lanes: tuple[str, str]
+    main: str = ""
+    mix: Mapping[str, int] = field(default_factory=dict)  # percent by revision, none of them 0
     matched: str = ""  # the revision that gets what fits `match`
-    match: Sequence[Mapping[str, Any]] = field(default=())
+    match: Sequence[Mapping[str, Any]] = ()
     mirror: str = ""  # name of the Service that gets copies
     mirror_percent: int = 0
 
@@ -35,55 +47,26 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
     """The route, attached to the gateways that the service names."""
     timeouts = {"request": traffic.timeout}
     rules: list[Manifest] = []
-    if split.pinned:
-        rules.append(
-            {
-                "matches": [{"headers": [_make_header(PIN_HEADER, split.pinned)], **_ANY_PATH}],
-                "backendRefs": [_make_backend(owner, split.pinned, 1)],
-                "timeouts": timeouts,
-            }
-        )
-    if split.matched and split.match:
-        rules.append(
-            {
-                "matches": [
-                    {
-                        "headers": [
-                            _make_header(header["name"], header["value"])
-                            for header in match["headers"]
-                        ],
-                        **_ANY_PATH,
-                    }
-                    for match in split.match
-                ],
-                "backendRefs": [_make_backend(owner, split.matched, 1)],
-                "timeouts": timeouts,
-            }
-        )
-    default: Manifest = {
-        "matches": [dict(_ANY_PATH)],
-        "backendRefs": [
-            _make_backend(owner, revision, weight)
-            for revision, weight in sorted(split.weights.items())
-        ],
-        "timeouts": timeouts,
-    }
-    if split.mirror:
-        default["filters"] = [
-            {
-                "type": "RequestMirror",
-                "requestMirror": {
-                    "backendRef": {
-                        "group": "",
-                        "kind": "Service",
-                        "name": split.mirror,
-                        "port": PORT,
-                    },
-                    "percent": split.mirror_percent,
-                },
-            }
-        ]
-    rules.append(default)
+    for lane, revision in enumerate(split.lanes):
+        is_idle = lane == 1 and split.lanes[0] == revision
+        matches = [_make_match(_make_header(PIN_HEADER, IDLE_PIN if is_idle else revision))]
+        if revision == split.matched and not is_idle:
+            matches += [
+                _make_match(*(_make_header(item["name"], item["value"]) for item in one["headers"]))
+                for one in split.match
+            ]
+        rule: Manifest = {"backendRefs": [_make_backend(owner, revision, 1)], "timeouts": timeouts}
+        if revision == split.main and not is_idle:
+            matches.append(_make_match())
+            if split.mirror:
+                rule["filters"] = [_make_mirror(split.mirror, split.mirror_percent)]
+        rules.append({"matches": matches, **rule})
+    if split.mix:
+        matches = [_make_match(_make_header(PIN_HEADER, MIX_PIN))]
+        if not split.main:
+            matches.append(_make_match())
+        refs = [_make_backend(owner, name, split.mix[name]) for name in split.lanes]
+        rules.append({"matches": matches, "backendRefs": refs, "timeouts": timeouts})
     return make_manifest(
         "gateway.networking.k8s.io/v1",
         "HTTPRoute",
@@ -100,7 +83,28 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
     )
 
 
-_ANY_PATH: Manifest = {"path": {"type": "PathPrefix", "value": "/"}}
+def is_default(rule: Manifest) -> bool:
+    """Whether a rule takes what no other does: clients that ask for nothing in particular."""
+    matches: list[Manifest] = rule.get("matches") or [{}]
+    return any(not match.get("headers") for match in matches)
+
+
+def revision_of_backend(backend: Manifest) -> str:
+    """The revision behind a backend: its Service's name ends with it (names.child_name)."""
+    return str(backend["name"]).rpartition("-")[2]
+
+
+def _make_match(*headers: Manifest) -> Manifest:
+    path = {"path": {"type": "PathPrefix", "value": "/"}}
+    return {"headers": list(headers), **path} if headers else path
+
+
+def _make_mirror(service: str, percent: int) -> Manifest:
+    backend = {"group": "", "kind": "Service", "name": service, "port": PORT}
+    return {
+        "type": "RequestMirror",
+        "requestMirror": {"backendRef": backend, "percent": percent},
+    }
 
 
 def _make_header(name: str, value: str) -> Manifest:
@@ -125,8 +129,3 @@ def _make_backend(owner: Owner, revision: str, weight: int) -> Manifest:
 
 def _make_parent(ref: Mapping[str, Any]) -> Manifest:
     return {"group": "gateway.networking.k8s.io", "kind": "Gateway", **ref}
-
-
-def is_default(rule: Manifest) -> bool:
-    """Whether a rule takes what no other does: clients that ask for nothing in particular."""
-    return not any(match.get("headers") for match in rule.get("matches") or ())

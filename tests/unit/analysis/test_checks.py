@@ -145,6 +145,11 @@ CASES: dict[str, tuple[Check, Tally, dict[str, Any], Verdict, str]] = {
         "LatencyP50 no data, limit no data (registered +50%, n=1000, the ModelVersion's evaluation "
         "registers no latencyP50Ms above 0: register it, or make the check Absolute)",
     ),
+    "zero registered": (
+        P50_REGISTERED, Tally(), {"evaluation": {"latencyP50Ms": Decimal(0)}}, INCONCLUSIVE,
+        "LatencyP50 no data, limit no data (registered +50%, n=0 of 300, the ModelVersion's evaluation "
+        "registers no latencyP50Ms above 0: register it, or make the check Absolute)",
+    ),
     "throughput": (
         RATE, answered(3000), {"replicas": 2}, PASS, "Throughput 25/s ≥ 10/s (n=3000)",
     ),

@@ -99,6 +99,10 @@ REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
     "no last bucket": (swap('le="+Inf"', 'le="1"'), r"\+Inf\"} is missing"),
     "a bucket twice": (swap('le="0.4"} 5', 'le="0.20"} 5'), "0.20 is there twice"),
     "a bound that is none": (swap('le="0.4"', 'le="nan"'), "no bound above 0"),
+    "a bucket with another label": (
+        swap('le="0.4"', 'le="0.4",a="b"'),
+        'a="b",le="0.4".* is not known',
+    ),
     "a bound of zero": (swap('le="0.4"', 'le="0"'), "no bound above 0"),
     "an endless bound": (swap('le="0.4"', 'le="1e999"'), "no bound above 0"),
     "a count that isn't the sum": (swap("_count 7", "_count 8"), "_count is 8, its buckets 7"),

@@ -249,6 +249,16 @@ def test_quantile_bounds_hold_the_quantile(counts: tuple[float, ...], share: flo
         assert quantile(BOUNDS, counts, share) <= high * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_quantile_bounds_are_where_the_evidence_ends(share: float) -> None:
+    """Evenly spread from 0 to 1, so that a value is the share of answers within it."""
+    n = 2000
+    low, high = quantile_bounds((1.0,), (n, n), share, ALPHA)
+
+    for edge in (low, high):
+        assert log_evidence(edge * n, n, share) == pytest.approx(-math.log(ALPHA))
+
+
 def test_a_latency_that_is_over_the_last_bound() -> None:
     counts = (0.0,) * len(BOUNDS) + (100.0,)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import itertools
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from sluice import labels, pods
 from sluice.api.inferenceservice import InferenceService
@@ -22,9 +26,13 @@ from sluice.world import Trouble
 from sluice_inference.__main__ import _make_parser
 from sluice_inference.artifact.credentials import read_access
 from sluice_inference.artifact.errors import PERMANENT, REASONS
+from sluice_inference.compare.counts import Counts
+from sluice_inference.compare.settings import read_compare_settings
 from sluice_inference.engine.engine import Engine
+from sluice_inference.errors import SettingsError
 from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context
+from sluice_inference.http.routes_predict import ROUTES
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
@@ -44,11 +52,11 @@ def section(title: str) -> str:
     return re.split(rf"\n#{{2,{len(level)}}} ", found)[0]
 
 
-def rows(title: str) -> list[list[str]]:
-    """The cells of the first table under a heading, its head left out."""
-    table = re.search(r"(?:^\|.*\n)+", section(title) + "\n", re.MULTILINE)
-    assert table, f"docs/contract.md: no table under {title!r}"
-    lines = table[0].splitlines()[2:]
+def rows(title: str, number: int = 0) -> list[list[str]]:
+    """The cells of a table under a heading, the first unless told, its head left out."""
+    tables = re.findall(r"(?:^\|.*\n)+", section(title) + "\n", re.MULTILINE)
+    assert len(tables) > number, f"docs/contract.md: no table {number} under {title!r}"
+    lines = tables[number].splitlines()[2:]
     assert lines, f"docs/contract.md: an empty table under {title!r}"
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -170,6 +178,7 @@ def test_the_labels_are_the_listed_ones() -> None:
     assert keys == set(written)
 
 
+TEXT = {"inputs": [{"text": "x"}]}
 SAYS = section("## What `fetch` says")
 
 
@@ -235,9 +244,10 @@ def test_the_exit_codes_are_the_listed_ones() -> None:
     assert f"Exit code: {codes}" in SAYS
 
 
-async def test_answers_carry_the_listed_headers(spec: dict[str, Any]) -> None:
-    given = environment(containers(spec)["server"])
-    settings = read_settings({**given, "BACKEND": "fake"})
+@asynccontextmanager
+async def start(spec: dict[str, Any], **env: str) -> AsyncIterator[httpx.AsyncClient]:
+    """The server with what the operator sets, the test double as its model, ready."""
+    settings = read_settings({**environment(containers(spec)["server"]), "BACKEND": "fake", **env})
     lifecycle, metrics, ready = Lifecycle(), Metrics(), threading.Event()
     lifecycle.on_change(lambda state: ready.set() if state is State.READY else None)
     engine = Engine(
@@ -256,14 +266,20 @@ async def test_answers_carry_the_listed_headers(spec: dict[str, Any]) -> None:
         assert await asyncio.to_thread(ready.wait, 10)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
-            answer = await client.post("/embed", json={"inputs": [{"text": "x"}]})
-            probes = {}
-            for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-                path = containers(spec)["server"][name]["httpGet"]["path"]
-                probes[path] = (await client.get(path)).status_code
+            yield client
     finally:
         pool.close()
         engine.close(10)
+
+
+async def test_answers_carry_the_listed_headers(spec: dict[str, Any]) -> None:
+    given = environment(containers(spec)["server"])
+    async with start(spec) as client:
+        answer = await client.post("/embed", json=TEXT)
+        probes = {}
+        for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+            path = containers(spec)["server"][name]["httpGet"]["path"]
+            probes[path] = (await client.get(path)).status_code
     assert answer.status_code == 200
     own = set(answer.headers) - {"content-type", "content-length"}
     assert own == {name for cell, _ in rows("## Answers") for name in names(cell)}
@@ -271,3 +287,107 @@ async def test_answers_carry_the_listed_headers(spec: dict[str, Any]) -> None:
     assert answer.headers["sluice-model"] == f"{given['MODEL_NAME']}/{given['MODEL_VERSION']}"
     assert answer.headers["sluice-embedding-space"] == given["EMBEDDING_SPACE"]
     assert probes == {"/ready": 200, "/health": 200}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health", 200),
+        ("GET", "/ready", 200),
+        ("GET", "/status", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/metrics/rollout", 200),
+        ("GET", "/embed", 405),
+        ("GET", "/nothing", 404),
+        ("POST", "/embed", 500),
+    ],
+)
+async def test_every_answer_is_stamped(
+    spec: dict[str, Any], method: str, path: str, status: int
+) -> None:
+    async with start(spec, FAKE_ERROR_PERCENT="100") as client:
+        answer = await client.request(method, path, json=TEXT)
+    assert answer.status_code == status
+    assert {"sluice-revision", "sluice-model", "x-request-id"} <= set(answer.headers)
+
+
+def read_families(text: str) -> dict[str, Metric]:
+    """Metrics by the name the contract has: a counter's with its suffix."""
+    return {
+        f"{one.name}_total" if one.type == "counter" else one.name: one
+        for one in text_string_to_metric_families(text)
+    }
+
+
+def check_families(text: str, title: str, table: int) -> dict[str, Metric]:
+    """Hold a text to a table of metrics: names, types, labels."""
+    families = read_families(text)
+    listed_metrics = {names(metric)[0]: row for metric, *row in rows(title, table)}
+    assert set(families) == set(listed_metrics)
+    for name, (kind, labels_cell, _) in listed_metrics.items():
+        assert families[name].type == kind
+        given = {label for one in families[name].samples for label in one.labels} - {"le"}
+        assert given == set(names(labels_cell))
+    return families
+
+
+async def test_the_samples_for_rollouts_are_the_listed_ones(spec: dict[str, Any]) -> None:
+    title = "## Samples for rollouts"
+    async with start(spec) as client:
+        await client.post("/embed", json=TEXT)
+        await client.post("/embed", json=TEXT, headers={"sluice-shadow": "true"})
+        await client.post("/embed", content=b"{", headers={"content-type": "application/json"})
+        answer = await client.get("/metrics/rollout")
+    assert "less than 16 KiB" in section(title)
+    assert len(answer.content) < 16 * 1024
+    families = check_families(answer.text, title, 0)
+    answers = {
+        one.labels["outcome"]: one.value
+        for one in families["sluice_inference_answers_total"].samples
+    }
+    assert set(answers) == {names(cell)[0] for cell, _ in rows(title, 1)}
+    assert answers == {"ok": 1, "client_error": 1, "error": 0, "fallback": 0}
+    bounds = [
+        float(one.labels["le"])
+        for one in families["sluice_inference_answer_seconds"].samples
+        if "le" in one.labels
+    ][:-1]
+    told = re.search(r"(\d+) bounds from ([\d.]+) s to (\d+) s", section(title))
+    assert told is not None
+    assert (len(bounds), bounds[0], bounds[-1]) == (int(told[1]), float(told[2]), float(told[3]))
+    assert max(high / low for low, high in itertools.pairwise(bounds)) <= 1.1
+    inference = {f"`{path}`" for path in ROUTES}
+    assert inference == set(
+        re.findall("`/[^`]+`", section(title).partition("requests are those")[2])
+    )
+
+
+def test_the_comparer_is_the_described_one() -> None:
+    title = "## The comparer"
+    assert _make_parser().parse_args(["compare"]).run.__name__ == "_compare"
+    variables = {name for cell, *_ in rows(title) for name in names(cell)}
+    env = Recorder()
+    with pytest.raises(SettingsError) as caught:
+        read_compare_settings(env)
+    assert env.asked == variables
+    required = {
+        name for cell, default, _ in rows(title) if default == "required" for name in names(cell)
+    }
+    assert {problem.partition(":")[0] for problem in caught.value.problems} == required
+    settings = read_compare_settings(dict.fromkeys(required, "http://pod"))
+    told = {names(cell)[0]: default for cell, default, _ in rows(title)}
+    assert settings.timeout_s == float(told["COMPARE_TIMEOUT_S"])
+    assert settings.max_in_flight == int(told["COMPARE_MAX_IN_FLIGHT"])
+    assert settings.max_body_bytes == int(told["COMPARE_MAX_BODY_MB"]) << 20
+    assert settings.max_body_bytes_in_flight == int(told["COMPARE_MAX_BODY_MB_IN_FLIGHT"]) << 20
+    assert settings.min_cosine == float(told["COMPARE_MIN_COSINE"])
+    assert settings.port == read_settings({}).port
+
+
+def test_the_comparers_samples_are_the_listed_ones() -> None:
+    text = Counts().render_rollout().decode()
+    assert "less than 4 KiB" in section("## The comparer")
+    assert len(text) < 4096
+    families = check_families(text, "## The comparer", 1)
+    outcomes = {one.labels["outcome"] for one in families["sluice_compare_answers_total"].samples}
+    assert outcomes == {names(cell)[0] for cell, *_ in rows("## The comparer", 2)}

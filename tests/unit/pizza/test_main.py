@@ -29,5 +29,5 @@ def test_an_unknown_version_is_refused_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["build", "--version", "9.9.9", "--out", str(tmp_path / "out")]) == 2
-    assert "9.9.9: no such version; there are 1.0.0, 1.1.0" in capsys.readouterr().err
+    assert "9.9.9: no such version; there are 1.0.0, 1.1.0, 1.2.0\n" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

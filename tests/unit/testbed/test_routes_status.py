@@ -90,3 +90,11 @@ def test_a_gateway_that_can_not_listen_is_not_programmed():
     assert conditions(status["conditions"])["Programmed"] == ("False", "AddressNotUsable")
     assert status["conditions"][1]["message"] == "port 80: in use"
     assert status["addresses"] == []
+
+
+def test_a_lag_that_is_no_number_is_said():
+    gateway = make_gateway()
+    gateway["metadata"]["annotations"] = {"testbed.sluice.dev/lag-ms": "1s"}
+    status = routestatus.make_gateway_status(gateway, make_view(gateway=gateway), "10.246.0.1", "")
+    assert conditions(status["conditions"])["Accepted"] == ("False", "InvalidParameters")
+    assert "'1s'; allowed is a whole number" in status["conditions"][0]["message"]

@@ -1,0 +1,1 @@
+"""`compare`: asks stable and candidate the same, and counts how often they agree. Answers nobody."""

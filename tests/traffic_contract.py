@@ -1,0 +1,210 @@
+"""What our routes rely on, as checks that any gateway must pass: the simulated one and the real one.
+
+A check starts nothing of the data plane itself, and knows no implementation.
+"""
+
+from collections.abc import Callable
+
+from tests.traffic_site import IN_A_ROW, Site, make_host, make_rule, statuses
+from tests.waiting import wait_for
+
+PIN = "sluice-pin"
+
+
+def check_weights_split_requests(site: Site) -> None:
+    """75 to 25 over 2,000 requests, each answered by whom the gateway says it chose."""
+    host = make_host()
+    site.deploy("a")
+    site.deploy("b", replicas=2)
+    site.route(host, [make_rule({"a": 75, "b": 25})])
+    site.wait_answers(host, lambda one: one.status == 200, what="the route works")
+    seen = site.ask(host, 2000)
+    assert statuses(seen) == {200: 2000}
+    assert [one for one in seen if one.revision != one.routed] == []
+    share = sum(one.revision == "b" for one in seen) / len(seen)
+    # Five standard deviations of a fair choice: sqrt(0.25 * 0.75 / 2000) is 0.0097.
+    assert 0.20 < share < 0.30, share
+
+
+def check_a_weight_of_zero_gets_nothing_until_it_is_raised(site: Site) -> None:
+    """And a change of weights moves all new requests, with no request lost on the way."""
+    host = make_host()
+    site.deploy("a")
+    site.deploy("b")
+    site.route(host, [make_rule({"a": 100, "b": 0})])
+    site.wait_answers(host, lambda one: one.revision == "a", what="a has everything")
+    under_way = site.begin(host, 1500, at_once=4)
+    site.route(host, [make_rule({"a": 0, "b": 100})])
+    site.wait_answers(host, lambda one: one.revision == "b", what="b has everything")
+    assert statuses(under_way.result()) == {200: 1500}
+
+
+def check_a_header_pins_a_revision(site: Site) -> None:
+    """The rule with more headers wins, wherever it stands; another value is no match."""
+    host = make_host()
+    site.deploy("a")
+    site.deploy("b")
+    site.deploy("c")
+    rules = [
+        make_rule({"a": 100, "b": 0}),
+        make_rule({"b": 1}, {PIN: "b"}),
+        make_rule({"c": 1}, {"x-tenant": "t1", "x-kind": "k1"}),
+    ]
+    site.route(host, rules)
+    site.wait_answers(host, lambda one: one.revision == "b", what="b is pinned", sluice_pin="b")
+    for headers, revision in (
+        ({}, "a"),
+        ({"sluice_pin": "c"}, "a"),
+        ({"x_tenant": "t1"}, "a"),
+        ({"x_tenant": "t1", "x_kind": "k1"}, "c"),
+        ({"x_tenant": "t1", "x_kind": "k1", "sluice_pin": "b"}, "c"),
+    ):
+        seen = site.ask(host, IN_A_ROW, **headers)
+        assert {one.revision for one in seen} == {revision}, headers
+
+
+def check_a_mirror_gets_copies_and_answers_nobody(site: Site) -> None:
+    """All of the requests, then a quarter of them."""
+    host = make_host()
+    site.deploy("a")
+    site.deploy("copy")
+    site.route(host, [make_rule({"a": 1}, mirror=("copy", 100))])
+    site.wait_answers(host, lambda one: one.revision == "a", what="the route works")
+
+    def is_mirrored() -> bool:
+        before = site.answers("copy")
+        assert site.ask(host)[0].revision == "a"
+        return bool(wait_for(lambda: site.answers("copy") > before, what="a copy", seconds=5))
+
+    wait_for(is_mirrored, what="copies arrive")
+    asked = site.answers("a")
+    before = wait_for(lambda: _find_rest(site, "copy"), what="no copy is under way")
+    assert {one.revision for one in site.ask(host, 400)} == {"a"}
+    wait_for(lambda: site.answers("copy") == before + 400, what="400 copies")
+    assert site.answers("a") == asked + 400
+
+    site.route(host, [make_rule({"a": 1}, mirror=("copy", 25))])
+
+    def is_a_share() -> bool:
+        before = _find_rest(site, "copy")
+        site.ask(host, 400)
+        copies = _find_rest(site, "copy") - before
+        # Five standard deviations of a fair choice: sqrt(400 * 0.25 * 0.75) is 8.7.
+        assert 56 < copies < 144, f"{copies} copies of 400"
+        return True
+
+    wait_for(is_a_share, what="a quarter is copied")
+
+
+def _find_rest(site: Site, name: str) -> int:
+    """Answers of a backend at a moment when none is under way and none has just come."""
+    seen = [-1]
+
+    def is_quiet() -> bool:
+        seen.append(site.answers(name))
+        return seen[-1] == seen[-2]
+
+    wait_for(is_quiet, what=f"no request of {name} is under way")
+    return seen[-1]
+
+
+def check_a_missing_backend_is_said_and_costs_only_its_share(site: Site) -> None:
+    """ResolvedRefs is False with the Service's name, and True once the Service is there."""
+    host = make_host()
+    site.deploy("a")
+    rules = [make_rule({"a": 1}), make_rule({"later": 1}, {PIN: "later"})]
+    site.route(host, rules)
+
+    def is_said() -> bool:
+        found = site.condition(host, "ResolvedRefs")
+        assert found.get("status") == "False", found
+        assert found["reason"] == "BackendNotFound", found
+        assert "later" in found["message"], found
+        return True
+
+    wait_for(is_said, what="the missing backend is said")
+    assert site.condition(host, "Accepted")["status"] == "True"
+    site.wait_answers(host, lambda one: one.revision == "a", what="the other rule works")
+    assert statuses(site.ask(host, IN_A_ROW, sluice_pin="later")) == {500: IN_A_ROW}
+    site.deploy("later")
+    wait_for(
+        lambda: site.condition(host, "ResolvedRefs").get("status") == "True", what="it is resolved"
+    )
+    site.wait_answers(
+        host, lambda one: one.revision == "later", what="it is reached", sluice_pin="later"
+    )
+
+
+def check_a_pod_that_is_not_ready_gets_nothing(site: Site) -> None:
+    """Of two pods, the one that stays ready answers everything; without any, the gateway does: 503."""
+    host = make_host()
+    site.deploy("a", replicas=2)
+    site.route(host, [make_rule({"a": 1})])
+    site.wait_answers(host, lambda one: one.status == 200, what="the route works")
+    left, right = site.pods("a")
+    site.make_unready(site.namespace, left["metadata"]["name"])
+
+    def is_out() -> bool:
+        before = [site.answers_of(pod) for pod in (left, right)]
+        assert statuses(site.ask(host, IN_A_ROW)) == {200: IN_A_ROW}
+        after = [site.answers_of(pod) for pod in (left, right)]
+        return after == [before[0], before[1] + IN_A_ROW]
+
+    wait_for(is_out, what="the pod that is not ready gets nothing")
+    site.make_unready(site.namespace, right["metadata"]["name"])
+    site.wait_answers(host, lambda one: one.status == 503, what="nobody is left")
+
+
+def check_an_unknown_host_is_not_found(site: Site) -> None:
+    """404, and only 404, for a host that no route names."""
+    assert statuses(site.ask(make_host(), IN_A_ROW)) == {404: IN_A_ROW}
+
+
+def check_a_request_is_given_up_after_the_timeout(site: Site) -> None:
+    """504 from the gateway, after the route's time and long before the pod's."""
+    host = make_host()
+    site.deploy("slow", latency_ms=20_000)
+    site.route(host, [make_rule({"slow": 1}, timeout="500ms")])
+    wait_for(
+        lambda: site.condition(host, "Accepted").get("status") == "True", what="the route is there"
+    )
+    wait_for(lambda: site.ask(host)[0].status == 504, what="it has its effect")
+    (answer,) = site.ask(host)
+    assert answer.status == 504
+    assert 0.4 < answer.seconds < 10
+
+
+def check_a_request_ends_where_it_began(site: Site) -> None:
+    """A change of weights while it is under way does not cut it."""
+    host = make_host()
+    site.deploy("old", latency_ms=4000)
+    site.deploy("new")
+    site.route(host, [make_rule({"old": 1})])
+    (pod,) = site.pods("old")
+    wait_for(
+        lambda: site.condition(host, "Accepted").get("status") == "True", what="the route is there"
+    )
+    wait_for(lambda: site.ask(host)[0].revision == "old", what="it has its effect")
+    under_way = site.begin(host)
+
+    def is_under_way() -> bool:
+        return '"in_flight":1' in site.get(pod, "/status").body.replace(" ", "")
+
+    wait_for(is_under_way, what="a request is under way")
+    site.route(host, [make_rule({"old": 0, "new": 1})])
+    site.wait_answers(host, lambda one: one.revision == "new", what="new requests go elsewhere")
+    (answer,) = under_way.result()
+    assert (answer.status, answer.revision) == (200, "old")
+
+
+CHECKS: list[Callable[[Site], None]] = [
+    check_weights_split_requests,
+    check_a_weight_of_zero_gets_nothing_until_it_is_raised,
+    check_a_header_pins_a_revision,
+    check_a_mirror_gets_copies_and_answers_nobody,
+    check_a_missing_backend_is_said_and_costs_only_its_share,
+    check_a_pod_that_is_not_ready_gets_nothing,
+    check_an_unknown_host_is_not_found,
+    check_a_request_is_given_up_after_the_timeout,
+    check_a_request_ends_where_it_began,
+]
