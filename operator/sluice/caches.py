@@ -136,6 +136,10 @@ _INDEXES: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
     INFERENCE_SERVICE: {BY_VERSION: used_versions, BY_GATEWAY: used_gateways},
     MODEL_VERSION: {},
     GATEWAY: {},
+    CONTROLLER_REVISION: {
+        BY_SERVICE: lambda obj: [service_key(obj)],
+        BY_VERSION: lambda obj: [version_key(obj)],
+    },
     "Pod": {BY_SERVICE: lambda obj: [service_key(obj)], BY_VERSION: lambda obj: [version_key(obj)]},
 }
 

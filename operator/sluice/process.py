@@ -56,7 +56,7 @@ class Application(Protocol):
     async def stop(self) -> None: ...
 
 
-Build = Callable[[Api, Recorder, Settings, Clock], Application]
+Build = Callable[[Api, Recorder, Settings, Clock, Metrics], Application]
 
 
 async def run(settings: Settings, build: Build) -> int:
@@ -84,7 +84,13 @@ async def run(settings: Settings, build: Build) -> int:
         times=times,
     )
     process = Process(
-        settings, clock, metrics, api, recorder, elector, build(api, recorder, settings, clock)
+        settings,
+        clock,
+        metrics,
+        api,
+        recorder,
+        elector,
+        build(api, recorder, settings, clock, metrics),
     )
     try:
         return await process.run()

@@ -32,13 +32,15 @@ from sluice.measure import Measurer
 from sluice.observe import observe
 from sluice.plan import Plan, plan
 from sluice.rollout.cursor import State, load_cursor
+from sluice.rollout_metrics import RolloutMetrics
 from sluice.runtime.api import Api
 from sluice.runtime.clock import Clock
 from sluice.runtime.kinds import Key, Obj
+from sluice.runtime.metrics import Metrics
 from sluice.runtime.pump import Pump
 from sluice.runtime.recorder import Recorder, make_reference
 from sluice.runtime.workers import Reconcile, Result
-from sluice.world import Policy, World
+from sluice.world import CONTROLLER_REVISION, Policy, World
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +80,23 @@ class Application:
         await self.measurer.stop()
 
 
-def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> Application:
+def build(
+    api: Api, recorder: Recorder, settings: Settings, clock: Clock, metrics: Metrics
+) -> Application:
     """The application over this API port."""
     caches = Caches()
     writer = StatusWriter(api, caches, clock)
     policy = Policy(drain_lag_seconds=settings.drain_lag)
     measurer = Measurer(clock)
     services = ServiceReconciler(
-        caches, Applier(api, caches), writer, recorder, clock, policy, measurer
+        caches,
+        Applier(api, caches),
+        writer,
+        recorder,
+        clock,
+        policy,
+        measurer,
+        RolloutMetrics(metrics.registry),
     )
     versions = VersionReconciler(caches, writer, clock)
     return Application(
@@ -122,7 +133,7 @@ class StatusWriter:
         self._api = api
         self._caches = caches
         self._clock = clock
-        self._written: dict[str, float] = {}
+        self._written: dict[Key, float] = {}
 
     async def write(self, kind: str, obj: Obj, after: Mapping[str, Any]) -> Obj:
         """Writes, only over the version that we saw, and gives back the object as it is now."""
@@ -136,20 +147,24 @@ class StatusWriter:
             "status": dict(after),
         }
         answer = await self._api.apply_status(KINDS[kind], body)
-        self._written[metadata["uid"]] = self._clock.monotonic()
+        self._written[_key_of(kind, obj)] = self._clock.monotonic()
         self._caches[kind].upsert(answer)
         return answer
 
-    def wait(self, obj: Obj, *, urgent: bool) -> float:
+    def wait(self, kind: str, obj: Obj, *, urgent: bool) -> float:
         """Seconds until a change may be written, 0 for at once."""
-        last = self._written.get(obj["metadata"]["uid"])
+        last = self._written.get(_key_of(kind, obj))
         if urgent or last is None:
             return 0.0
         return max(0.0, last + STATUS_SECONDS - self._clock.monotonic())
 
-    def forget(self, obj: Obj) -> None:
-        """The object is going: nothing of it needs to be remembered."""
-        self._written.pop(obj["metadata"]["uid"], None)
+    def forget(self, key: Key) -> None:
+        """The object is going or gone: nothing of it needs to be remembered."""
+        self._written.pop(key, None)
+
+
+def _key_of(kind: str, obj: Obj) -> Key:
+    return Key(kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
 
 
 class ServiceReconciler:
@@ -164,8 +179,10 @@ class ServiceReconciler:
         clock: Clock,
         policy: Policy,
         measurer: Measurer,
+        metrics: RolloutMetrics,
     ) -> None:
         self._measurer = measurer
+        self._metrics = metrics
         self._caches = caches
         self._applier = applier
         self._writer = writer
@@ -178,8 +195,9 @@ class ServiceReconciler:
         obj = self._caches[INFERENCE_SERVICE].get(key.namespace, key.name)
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             self._measurer.want(key, None)
-            if obj is not None:
-                self._writer.forget(obj)
+            self._measurer.forget(key)
+            self._metrics.forget(key)
+            self._writer.forget(key)
             return Result()
         touched = set(used_versions(obj))
         world = observe(self._caches, obj, self._measurer.evidence(key))
@@ -204,7 +222,7 @@ class ServiceReconciler:
         wait = 0.0
         before = obj.get("status") or {}
         if after != before:
-            wait = self._writer.wait(obj, urgent=status.is_urgent(before, after))
+            wait = self._writer.wait(INFERENCE_SERVICE, obj, urgent=status.is_urgent(before, after))
             if not wait:
                 obj = await self._write(obj, after)
         touched |= set(used_versions(obj))
@@ -227,6 +245,7 @@ class ServiceReconciler:
         written = await self._writer.write(INFERENCE_SERVICE, obj, after)
         for event in status.tell(before, after):
             self._say(obj, event)
+        self._metrics.tell(_key_of(INFERENCE_SERVICE, obj), before, after, self._clock.now())
         return written
 
     def _tell_repairs(self, obj: Obj, world: World, done: Iterable[Action], *, moved: bool) -> None:
@@ -269,10 +288,8 @@ class VersionReconciler:
     async def reconcile(self, key: Key) -> Result:
         """Writes the status where it says something new."""
         obj = self._caches[MODEL_VERSION].get(key.namespace, key.name)
-        if obj is None:
-            return Result()
-        if "deletionTimestamp" in obj["metadata"]:
-            self._writer.forget(obj)
+        if obj is None or "deletionTimestamp" in obj["metadata"]:
+            self._writer.forget(key)
             return Result()
         try:
             version = ModelVersion.parse(obj)
@@ -288,11 +305,12 @@ class VersionReconciler:
             obj["metadata"].get("generation", 0),
             self._caches["Pod"].by(BY_VERSION, name),
             self._caches[INFERENCE_SERVICE].by(BY_VERSION, name),
+            self._caches[CONTROLLER_REVISION].by(BY_VERSION, name),
             self._clock.now(),
         )
         if after == before:
             return Result()
-        wait = self._writer.wait(obj, urgent=version_status.is_urgent(before, after))
+        wait = self._writer.wait(MODEL_VERSION, obj, urgent=version_status.is_urgent(before, after))
         if wait:
             return Result(wait)
         await self._writer.write(MODEL_VERSION, obj, after)
@@ -351,6 +369,8 @@ def make_pumps(caches: Caches) -> list[Pump]:
         GATEWAY: gateway_users,
         INFERENCE_SERVICE: service_users,
         MODEL_VERSION: version_users,
+        # A record says what became of its version.
+        CONTROLLER_REVISION: pod_users,
         "Pod": pod_users,
     }
     return [
@@ -372,7 +392,13 @@ def is_relevant(old: Obj | None, new: Obj | None) -> bool:
     return _essence(old) != _essence(new)
 
 
-_ANNOTATIONS = (labels.OUTCOME, labels.COURSE, labels.REQUEST, labels.REQUESTED_BY)
+_ANNOTATIONS = (
+    labels.OUTCOME,
+    labels.QUARANTINE,
+    labels.COURSE,
+    labels.REQUEST,
+    labels.REQUESTED_BY,
+)
 
 
 def _essence(obj: Obj) -> object:

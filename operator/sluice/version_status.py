@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from sluice import labels
 from sluice.api import conditions as api
 from sluice.api.modelversion import ModelVersion
 from sluice.pods import Pod, read_verdict
@@ -19,9 +20,13 @@ def summarize_version(
     generation: int,
     pods: Iterable[Pod],
     services: Sequence[dict[str, Any]],
+    records: Sequence[dict[str, Any]],
     now: datetime,
 ) -> Status:
-    """The whole status of a version, from its pods' reports and the services that name it."""
+    """The whole status of a version: its pods' reports, the services that name it, and what became of it.
+
+    `records` are the ControllerRevisions of its revisions.
+    """
     known: Sequence[api.ConditionDict] = before.get("conditions", ())
     verified, reason, message = _judge_artifact(version, known, pods)
     conditions = api.absent(known, api.RECONCILING, api.STALLED)
@@ -46,6 +51,10 @@ def summarize_version(
         put(api.STALLED, "True", reason, message)
     else:
         put(api.READY, "True", *_describe_lifecycle(version))
+    if quarantine := _find_quarantine(known, records):
+        put(api.QUARANTINED, "True", "AnalysisFailed", quarantine)
+    else:
+        conditions = api.absent(conditions, api.QUARANTINED)
     return {
         "observedGeneration": generation,
         "conditions": conditions,
@@ -85,6 +94,27 @@ def _judge_artifact(
     for trouble in troubles:
         return "Unknown", trouble.reason, trouble.message
     return "Unknown", "NotFetched", f"no pod has fetched {artifact.uri} yet"
+
+
+def _find_quarantine(known: Sequence[api.ConditionDict], records: Sequence[dict[str, Any]]) -> str:
+    """The service whose clients it failed, and how; an empty string where it may be rolled out.
+
+    A quarantine outlives the service that found out; a retry there, which clears the record, ends it.
+    """
+    found: dict[str, str] = {}
+    for record in records:
+        metadata = record["metadata"]
+        service = (metadata.get("labels") or {}).get(labels.SERVICE, "")
+        words = (metadata.get("annotations") or {}).get(labels.QUARANTINE, "")
+        found[service] = found.get(service) or words
+    for service, words in sorted(found.items()):
+        if words:
+            return f"{service}: {words}"
+    before = api.find_condition(known, api.QUARANTINED)
+    if before is None or before["status"] != "True":
+        return ""
+    service = before["message"].partition(": ")[0]
+    return "" if service in found else str(before["message"])
 
 
 def _describe_lifecycle(version: ModelVersion) -> tuple[str, str]:

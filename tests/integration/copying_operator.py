@@ -20,6 +20,7 @@ from sluice.runtime.cache import Cache
 from sluice.runtime.clock import Clock
 from sluice.runtime.kinds import Key, Kind, Obj
 from sluice.runtime.logs import Format, configure_logs
+from sluice.runtime.metrics import Metrics
 from sluice.runtime.pump import Pump
 from sluice.runtime.recorder import Recorder
 from sluice.runtime.workers import Reconcile, Result
@@ -46,7 +47,9 @@ def key_of(obj: Obj) -> Iterable[Key]:
     yield Key("ConfigMap", obj["metadata"]["namespace"], obj["metadata"]["name"])
 
 
-def build(api: Api, recorder: Recorder, settings: Settings, clock: Clock) -> Application:
+def build(
+    api: Api, recorder: Recorder, settings: Settings, clock: Clock, metrics: Metrics
+) -> Application:
     sources, copies = Cache(CONFIG_MAP), Cache(SECRET)
 
     async def reconcile(key: Key) -> Result:

@@ -150,7 +150,6 @@ class Api:
     ) -> None:
         """Delete exactly this object, its children in the background; Conflict if it is another
         (or, with a resource_version, if it has changed), NotFound if it is gone."""
-        self._check_fence("delete", kind)
         preconditions = {"uid": uid}
         if resource_version:
             preconditions["resourceVersion"] = resource_version
@@ -177,14 +176,16 @@ class Api:
         path = kind.path(metadata.get("namespace"), metadata["name"], subresource)
         query = {"fieldManager": field_manager, "force": "true" if force else "false"}
         verb = "apply_status" if subresource else "apply"
-        self._check_fence(verb, kind)
         return await self._write(
             verb, "PATCH", kind, path, query=query, body=obj, content_type=APPLY
         )
 
-    def _check_fence(self, verb: str, kind: Kind) -> None:
-        """A process that was stopped for a while may wake up as the leader it no longer is."""
-        if not self.fence():
+    def _check_fence(self, verb: str, method: str, kind: Kind) -> None:
+        """A process that was stopped for a while may wake up as the leader it no longer is.
+
+        So this is asked before every try. Events may be told by anybody, and the lease is what decides.
+        """
+        if method in {"PATCH", "PUT", "DELETE"} and kind.plural != "leases" and not self.fence():
             raise Transient(f"{verb} {kind.kind}: the lease is lost or unsure")
 
     async def _write(self, verb: str, method: str, kind: Kind, path: str, **call: Any) -> Obj:
@@ -208,6 +209,7 @@ class Api:
         attempts: int = ATTEMPTS,
     ) -> Obj:
         for attempt in range(1, attempts + 1):
+            self._check_fence(verb, method, kind)
             try:
                 return await self._send(verb, method, kind, path, query, body, accept, content_type)
             except Transient as error:

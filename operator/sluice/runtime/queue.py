@@ -17,7 +17,8 @@ from sluice.runtime.kinds import Key
 from sluice.runtime.metrics import Metrics
 
 BASE_DELAY = 0.005
-MAX_DELAY = 300.0
+# A rollout must not sleep past its holds because the API server was away.
+MAX_DELAY = 30.0
 
 
 class ShutDown(Exception):  # noqa: N818 - a signal to the workers, not an error

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from sluice import labels
 from sluice.apply import Applier
@@ -16,6 +17,7 @@ from sluice.reconcilers import (
     StatusWriter,
     spare_the_dying,
 )
+from sluice.rollout_metrics import RolloutMetrics
 from sluice.runtime.kinds import Key, Kind, Obj
 from sluice.runtime.workers import Result
 from sluice.world import Policy
@@ -96,7 +98,14 @@ def make_reconciler(api: PlainApi, heard: object = None) -> tuple[ServiceReconci
     writer = StatusWriter(port, caches, still)
     return (
         ServiceReconciler(
-            caches, Applier(port, caches), writer, silence, still, Policy(), Measurer(still)
+            caches,
+            Applier(port, caches),
+            writer,
+            silence,
+            still,
+            Policy(),
+            Measurer(still),
+            RolloutMetrics(CollectorRegistry()),
         ),
         caches,
     )
