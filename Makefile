@@ -94,7 +94,7 @@ run: setup ## Run the operator here, against the cluster of KUBECONFIG
 images: setup ## Build the images into the running node tier
 	@$(PYTHON) -m testbed images --name $(TESTBED_NAME)
 
-pizza: setup ## Train the example model, both versions
+pizza: setup ## Train the example model, three versions
 	@$(PYTHON) -m examples.pizza build
 
 setup: $(STAMP) ## Install what the project needs into .venv

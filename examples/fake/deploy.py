@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from testbed.addons import REGISTRY
 from testbed.cluster import Cluster
 from testbed.environment import without_proxies
@@ -42,7 +44,15 @@ def publish(cluster: Cluster) -> str:
     return answer.stdout.strip()
 
 
-def make_version(version: str, digest: str, space: str = SPACE, **evaluation: str) -> dict[str, Any]:
+def write_image(path: Path) -> Path:
+    """The smallest picture that the server takes without scaling, as PNG; gives the path."""
+    Image.new("RGB", (32, 32), (200, 80, 40)).save(path, "PNG")
+    return path
+
+
+def make_version(
+    version: str, digest: str, space: str = SPACE, **evaluation: str
+) -> dict[str, Any]:
     """A ModelVersion; `evaluation` registers metrics, as latencyP95Ms="12"."""
     spec: dict[str, Any] = {
         "model": MODEL,

@@ -24,6 +24,8 @@ OUT = Path(__file__).parent / "out"
 MODEL = "pizza-spatial"
 SERVICE = "pizza"
 KIND = "inferenceservices.sluice.dev"
+HOST = "pizza.example.com"
+GATEWAY = {"name": "eg", "namespace": "gateways", "sectionName": "http"}
 _PYTHON_PATH = "operator:inference:."
 
 T = TypeVar("T")
@@ -61,11 +63,12 @@ def make_service(
     *,
     replicas: int = 2,
     env: Mapping[str, str] | None = None,
+    rollout: Mapping[str, Any] | None = None,
     **runtime: Any,
 ) -> str:
-    """The InferenceService manifest, as JSON (which is YAML)."""
+    """The InferenceService manifest, as JSON (which is YAML); with a rollout, it is behind the gateway."""
     variables = {"ARTIFACT_PLAIN_HTTP": REGISTRY, **(env or {})}
-    service = {
+    service: dict[str, Any] = {
         "apiVersion": "sluice.dev/v1alpha1",
         "kind": "InferenceService",
         "metadata": {"name": SERVICE},
@@ -81,6 +84,11 @@ def make_service(
             "scaling": {"minReplicas": replicas, "maxReplicas": replicas + 2},
         },
     }
+    if rollout is not None:
+        service["spec"] |= {
+            "traffic": {"parentRefs": [GATEWAY], "hostnames": [HOST], "timeout": "10s"},
+            "rollout": dict(rollout),
+        }
     return json.dumps(service)
 
 
@@ -107,6 +115,21 @@ def wait_ready(cluster: Cluster, namespace: str, version: str, timeout: int = 18
         )
 
 
+def find_gateway(cluster: Cluster) -> str:
+    """The URL of the gateway, inside the instance's namespace; it knows the service by HOST."""
+    address, port = cluster.gateway_address()
+    return f"http://{address}:{port}"
+
+
+def wait_phase(cluster: Cluster, namespace: str, phase: str, timeout: int = 180) -> None:
+    """As a user waits for a word in the PHASE column."""
+    cluster.kubectl(
+        *("wait", f"--for=jsonpath={{.status.phase}}={phase}", f"{KIND}/{SERVICE}"),
+        *("-n", namespace, f"--timeout={timeout}s"),
+        seconds=timeout + 10,
+    )
+
+
 def find_address(cluster: Cluster, namespace: str) -> str:
     """The URL of the Service that clients use; it answers inside the instance's namespace."""
     answer = cluster.kubectl(
@@ -115,14 +138,16 @@ def find_address(cluster: Cluster, namespace: str) -> str:
     return f"http://{answer.stdout}"
 
 
-def wait_answer(cluster: Cluster, url: str, image: Path, timeout: float = 60.0) -> dict[str, Any]:
+def wait_answer(
+    cluster: Cluster, url: str, image: Path, timeout: float = 60.0, host: str = ""
+) -> dict[str, Any]:
     """Asks until the Service answers 200: kube-proxy's first sync takes some seconds."""
     last = "nothing"
 
     def ask() -> dict[str, Any] | None:
         nonlocal last
         try:
-            return classify(cluster, url, image)
+            return classify(cluster, url, image, host=host)
         except subprocess.CalledProcessError as error:
             last = f"{error.stdout} {error.stderr}".strip()
             return None
@@ -133,12 +158,15 @@ def wait_answer(cluster: Cluster, url: str, image: Path, timeout: float = 60.0) 
         raise TimeoutError(f"{error}; the last try said: {last}") from None
 
 
-def classify(cluster: Cluster, url: str, image: Path, route: str = "predict") -> dict[str, Any]:
-    """One image over HTTP: the JSON answer."""
+def classify(
+    cluster: Cluster, url: str, image: Path, route: str = "predict", host: str = ""
+) -> dict[str, Any]:
+    """One image over HTTP: the JSON answer.  `host` is what a gateway knows the service by."""
     answer = subprocess.run(
         [
             *cluster.enter,
             *("curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "10"),
+            *(("-H", f"Host: {host}") if host else ()),
             *("-H", "Content-Type: image/png", "--data-binary", f"@{image}", f"{url}/{route}"),
         ],
         check=True,
@@ -205,7 +233,9 @@ class Load:
 
 
 @contextmanager
-def run_load(cluster: Cluster, url: str, image: Path, rate: float) -> Iterator[Load]:
+def run_load(
+    cluster: Cluster, url: str, image: Path, rate: float, host: str = ""
+) -> Iterator[Load]:
     """Traffic for as long as the body runs, 900 s at most, inside the instance's namespace."""
     count = cluster.folder / "load-count"
     count.unlink(missing_ok=True)
@@ -214,6 +244,7 @@ def run_load(cluster: Cluster, url: str, image: Path, rate: float) -> Iterator[L
             *cluster.enter,
             *(sys.executable, "-m", "benchmarks.load", "--url", f"{url}/classify"),
             *("--count", str(count)),
+            *(("--host", host) if host else ()),
             *(
                 "--image",
                 str(image),

@@ -5,11 +5,12 @@ runs because taking it away must not wait for anything; it is never given to pod
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sluice import labels
+from sluice import labels, names
 from sluice.quantity import is_same_quantity
+from sluice.resources.comparer import make_comparer, make_comparer_service
 from sluice.resources.deployment import make_deployment
 from sluice.resources.hpa import make_hpa
 from sluice.resources.metadata import Manifest
@@ -21,6 +22,7 @@ from sluice.rollout.course import Course, dump_course
 from sluice.rollout.cursor import Cursor, State
 from sluice.rollout.machine import FAILED_CHECK
 from sluice.rollout.sight import Sight
+from sluice.shadow import choose_mirror, is_shadowing
 from sluice.world import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -73,9 +75,13 @@ def plan_actions(
     if cursor.state is State.REJECTED and cursor.revision in revisions:
         yield from _plan_mark(world, revisions[cursor.revision], cursor)
     yield from _plan_front(world, cursor, revisions)
+    compared = revisions.get(cursor.revision) if is_shadowing(cursor, course) else None
+    if compared is not None:
+        yield from _plan_comparer(world, cursor.stable, compared)
     yield from _plan_route(world, cursor, revisions, course)
     for view in kept:
         yield from _plan_revision(world, cursor, view, sight.needs(course.at(cursor.step)))
+    yield from _plan_comparer_removal(world, compared.hash if compared else "")
     yield from _plan_removals(world, cursor, {view.hash for view in kept}, policy)
 
 
@@ -171,6 +177,9 @@ def _plan_route(
     split = _split(cursor, course, revisions, observed.lanes if observed else ())
     if not all(_has_service(revisions, revision) for revision in split.lanes):
         return  # a gateway would refuse a route to a Service that isn't there yet
+    if split.main:
+        mirror, percent = choose_mirror(world, cursor, course)
+        split = replace(split, mirror=mirror, mirror_percent=percent)
     given = [split.main] if split.main else list(split.mix)
     if observed is not None and not any(is_answering(revisions, name) for name in given):
         taken = [name for name, weight in observed.weights.items() if weight]
@@ -259,6 +268,16 @@ def _plan_revision(
     yield from _wanted(PDB, make_pdb(owner, *identity), have.get(PDB))
 
 
+def _plan_comparer(world: World, stable: str, candidate: RevisionView) -> Iterator[Action]:
+    """What a shadow step compares with: before the route may name it."""
+    comparer = world.comparers.get(candidate.hash)
+    have = comparer.children if comparer else {}
+    service = make_comparer_service(world.owner, candidate.hash)
+    yield from _wanted(SERVICE, service, have.get(SERVICE))
+    deployment = make_comparer(world.owner, stable, candidate.hash, candidate.template)
+    yield from _wanted(DEPLOYMENT, deployment, have.get(DEPLOYMENT))
+
+
 def _size(world: World, cursor: Cursor, view: RevisionView, needed: int) -> tuple[int, int]:
     """The fewest replicas that an autoscaler may leave a revision, and the replicas to ask for now."""
     low, high = replica_bounds(world)
@@ -314,6 +333,19 @@ def _plan_removals(
             view.children[CONTROLLER_REVISION],
             f"more than {policy.revision_history} revisions are kept",
         )
+
+
+def _plan_comparer_removal(world: World, kept: str) -> Iterator[Action]:
+    """A comparer goes once gateways have taken a route that doesn't name it."""
+    if world.route is not None and not world.route.settled:
+        return
+    for revision, comparer in sorted(world.comparers.items()):
+        name = names.comparer_name(world.owner.name, revision)
+        if revision == kept or (world.route is not None and world.route.mirror == name):
+            continue
+        for kind, child in comparer.children.items():
+            if "deletionTimestamp" not in child["metadata"]:
+                yield Delete(kind, child, "nothing is mirrored to it any more")
 
 
 def is_satisfied(wanted: Any, observed: Any) -> bool:

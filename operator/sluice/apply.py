@@ -201,6 +201,8 @@ def is_repair(action: Action) -> bool:
         return False
     if _hash_manifest(action.manifest) != _hash_manifest(action.observed):
         return False
+    if action.kind == CONTROLLER_REVISION:
+        return False  # its data can't be changed, and its marks are decisions
     if action.kind != DEPLOYMENT:
         return True
     # How many replicas is the rollout's and the autoscaler's business.

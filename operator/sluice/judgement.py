@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from sluice.actions import front_revision, replica_bounds
 from sluice.api import conditions as api
-from sluice.plan import Plan
+from sluice.plan import Plan, window_of
 from sluice.rollout import machine
 from sluice.rollout.course import Course
 from sluice.rollout.cursor import Cursor, Goal, State
+from sluice.shadow import find_obstacle
 from sluice.world import PodView, RevisionView, Trouble, World
 
 Truth = Literal["True", "False", "Unknown"]
@@ -206,14 +207,18 @@ def _judge_progressing(
         )
     if ready >= plan.wanted:
         is_proven = cursor.weight > 0 or cursor.revision in world.evidence.proven
-        message = f"{message}, {_say_reach(world, stable, is_proven=is_proven)}"
+        reach = _say_reach(world, stable, is_proven=is_proven)
+        obstacle = find_obstacle(world, cursor, plan.course) if plan.course and is_proven else ""
+        message = f"{message}, {obstacle or reach}"
     return _moving(f"{_say_passed(world, cursor)}{message}")
 
 
 def _say_passed(world: World, cursor: Cursor) -> str:
     """What let the step before pass, for as long as it is the news."""
     results = [result for result in world.evidence.results if not result.dry_run]
-    if cursor.step == 0 or cursor.shifted is not None or not results:
+    window = world.evidence.window  # begins as plan.window_of writes it
+    is_of_it = window.startswith(f"{cursor.revision}/{cursor.step - 1}/")
+    if cursor.step == 0 or cursor.shifted is not None or not results or not is_of_it:
         return ""
     return f"step {cursor.step} passed: {'; '.join(result.message for result in results)}. Now "
 
@@ -258,8 +263,8 @@ def _judge_analysing(
     message = f"{_name_move(cursor, candidate, stable)}: {_step(cursor, plan.course)}"
     course = plan.course
     step = course.at(cursor.step) if course else None
-    results = world.evidence.results
-    if course is not None and course.is_checked and results:
+    results = world.evidence.results if world.evidence.window == window_of(cursor) else ()
+    if course is not None and course.is_measured_at(cursor.step) and results:
         found = "; ".join(result.message for result in results)
     elif step is not None and step.hold and cursor.shifted is not None:
         found = f"held for {step.hold}s since {api.format_time(cursor.shifted)}"

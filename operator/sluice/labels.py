@@ -13,10 +13,12 @@ ROLE = "sluice.dev/role"
 MODEL = "sluice.dev/model"
 VERSION = "sluice.dev/version"
 FRONT = "sluice.dev/front"
+COMPARES = "sluice.dev/compares"
 
 MANAGER = "sluice"
 INFERENCE = "sluice-inference"
 PRIMARY = "primary"
+COMPARER = "compare"
 
 # Children are watched through this selector, so the operator never holds other people's objects.
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
@@ -60,9 +62,28 @@ def pod_selector(service: str, revision: str) -> dict[str, str]:
     return {SERVICE: service, REVISION: revision}
 
 
+def comparer_labels(service: str, revision: str) -> dict[str, str]:
+    """What the comparer of a candidate carries: never `REVISION`, by which revisions are selected."""
+    return service_labels(service) | {ROLE: COMPARER, COMPARES: revision}
+
+
+def comparer_selector(service: str, revision: str) -> dict[str, str]:
+    """Selects the pods of one candidate's comparer."""
+    return {SERVICE: service, COMPARES: revision}
+
+
 def revision_of(obj: Mapping[str, object]) -> str:
     """The revision an object belongs to, or an empty string."""
+    return _read(obj, REVISION)
+
+
+def compared_by(obj: Mapping[str, object]) -> str:
+    """The candidate that a comparer's object compares, or an empty string for any other object."""
+    return _read(obj, COMPARES)
+
+
+def _read(obj: Mapping[str, object], key: str) -> str:
     metadata = obj.get("metadata")
     found = metadata.get("labels") if isinstance(metadata, Mapping) else None
-    value = found.get(REVISION) if isinstance(found, Mapping) else None
+    value = found.get(key) if isinstance(found, Mapping) else None
     return value if isinstance(value, str) else ""

@@ -179,7 +179,9 @@ class Measurer:
     async def _sample(self, key: Key) -> None:
         demand = self._works[key].demand
         assert isinstance(demand, SampleDemand), "_is_same"  # noqa: S101 - narrows the type
-        sampler = Sampler(demand.course.analysis or {}, demand.since, self._open())
+        sampler = Sampler(
+            demand.course.analysis, demand.since, self._open(), agreement=demand.agreement
+        )
         versions = key.namespace, key.name
         while True:
             demand = self._works[key].demand
@@ -192,6 +194,7 @@ class Measurer:
                 demand.pods.get(demand.stable, {}),
                 SERVER_PORT,
                 demand.evaluation,
+                demand.comparer,
             )
             results = await sampler.look(self.clock.now(), scene)
             before = self.evidence(key)

@@ -13,6 +13,8 @@ GROUP = "sluice.dev"
 API_VERSION = f"{GROUP}/v1alpha1"
 
 HASH_LENGTH = 10
+# What a Service may be called (RFC 1123).
+LABEL_LENGTH = 63
 # No vowels and no look-alikes: a hash never spells a word and can be read aloud at 3 a.m.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
@@ -45,6 +47,15 @@ def revision_hash(service: str, role: str, inputs: Mapping[str, Any]) -> str:
 def child_name(service: str, revision: str) -> str:
     """Deployment, Service, HPA, PDB and ControllerRevision of one revision share it."""
     return f"{service}-{revision}"
+
+
+def comparer_name(service: str, revision: str) -> str:
+    """Deployment and Service of what compares a candidate with stable.
+
+    A long service name is cut: the hash is over the whole of it.
+    """
+    ending = f"-compare-{revision}"
+    return service[: LABEL_LENGTH - len(ending)].rstrip("-") + ending
 
 
 def front_name(service: str) -> str:

@@ -32,6 +32,7 @@ from sluice.world import (
     DEPLOYMENT,
     HTTP_ROUTE,
     SERVICE,
+    ComparerView,
     Evidence,
     GatewayView,
     PodView,
@@ -51,6 +52,7 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
     key = f"{owner.namespace}/{owner.name}"
     service, invalid = _parse_service(obj)
     children: dict[str, dict[str, Manifest]] = {}
+    comparers: dict[str, dict[str, Manifest]] = {}
     front: Manifest | None = None
     route: Manifest | None = None
     foreign: Trouble | None = None
@@ -64,11 +66,17 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
                 route = child
             elif revision := labels.revision_of(child):
                 children.setdefault(revision, {})[kind] = child
+            elif revision := labels.compared_by(child):
+                comparers.setdefault(revision, {})[kind] = child
     pods: dict[str, list[PodView]] = {}
+    comparing: dict[str, list[PodView]] = {}
     by_name: dict[str, str] = {}
     for pod in caches["Pod"].by(BY_SERVICE, key):
         if pod["status"]["phase"] in {"Failed", "Succeeded"}:
             continue  # evicted or ended: its Deployment has made another, and what it said is old
+        if revision := labels.compared_by(pod):
+            comparing.setdefault(revision, []).append(view_pod(pod))
+            continue
         revision = labels.revision_of(pod)
         by_name[pod["metadata"]["name"]] = revision
         pods.setdefault(revision, []).append(view_pod(pod))
@@ -90,6 +98,10 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
         revisions={
             revision: _view_revision(revision, found, tuple(pods.get(revision, ())))
             for revision, found in children.items()
+        },
+        comparers={
+            revision: ComparerView(found, tuple(comparing.get(revision, ())))
+            for revision, found in comparers.items()
         },
         front=front,
         reachable=reachable,
@@ -172,15 +184,27 @@ def view_route(route: Manifest) -> RouteView:
                 trouble = trouble or f"{parent['parentRef']['name']}: {words}"
         taken += good
     settled = bool(wanted) and taken >= len(wanted)
+    mirror, mirror_percent = _find_mirror(route)
     return RouteView(
         route,
         weights,
         frozenset(named),
         tuple(lanes),
         has_mix=has_mix,
+        mirror=mirror,
+        mirror_percent=mirror_percent,
         settled=settled,
         trouble=trouble,
     )
+
+
+def _find_mirror(route: Manifest) -> tuple[str, int]:
+    """The Service that gets copies, and of how many percent of the requests."""
+    for rule in route["spec"].get("rules") or ():
+        for item in rule.get("filters") or ():
+            if mirror := item.get("requestMirror"):
+                return str(mirror["backendRef"]["name"]), int(mirror.get("percent", 100))
+    return "", 0
 
 
 def _find_gateways(

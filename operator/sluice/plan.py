@@ -5,7 +5,7 @@ what must be measured before it can go on.  It never says what people read; `sta
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sluice import labels, names
@@ -19,6 +19,7 @@ from sluice.rollout.asked import answer
 from sluice.rollout.course import Course, make_course, make_way_back
 from sluice.rollout.cursor import Cursor, CursorError, State, load_cursor
 from sluice.rollout.sight import Sight, Track
+from sluice.shadow import find_comparer, find_obstacle
 from sluice.world import (
     CONTROLLER_REVISION,
     GatewayView,
@@ -63,6 +64,9 @@ class SampleDemand:
     stable: str
     pods: Mapping[str, Mapping[str, str]]  # by revision: address by pod name
     evaluation: Mapping[str, str]  # what training measured, by metric
+    # Percent of mirrored requests that must be answered alike, 0: any; None: none are mirrored.
+    agreement: int | None = None
+    comparer: Mapping[str, str] = field(default_factory=dict)  # address by pod name
 
 
 Demand = ProbeDemand | SampleDemand
@@ -306,6 +310,7 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         carried=_find_carried(world, revision),
         reachable=_find_reachable(world),
         proven=spec.traffic is None or revision in world.evidence.proven,
+        unmirrored=find_obstacle(world, cursor, course),
         verdict=verdict,
         finding=finding,
         mixable=(before.space if before else "") == (candidate.space if candidate else ""),
@@ -349,7 +354,7 @@ def window_of(cursor: Cursor) -> str:
 
 def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple[Verdict, str]:
     """The verdict of the step's checks together, with the words of those that decide it."""
-    if cursor is None or not is_sampled(cursor, course):
+    if cursor is None or not is_sampled(cursor, course) or not course.is_checked_at(cursor.step):
         return Verdict.PASS, ""
     evidence = world.evidence
     counted = [result for result in evidence.results if not result.dry_run]
@@ -364,8 +369,8 @@ def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple
 
 
 def is_sampled(cursor: Cursor, course: Course) -> bool:
-    """Whether the checks count in this state."""
-    if not course.is_checked or cursor.back or cursor.shifted is None:
+    """Whether checks are measured in this state."""
+    if not course.is_measured_at(cursor.step) or cursor.back or cursor.shifted is None:
         return False
     step = course.at(cursor.step)
     if cursor.weight == 0 and not step.shadow:
@@ -415,7 +420,7 @@ def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> 
         return ProbeDemand(cursor.revision, world.gateways, host, mixed)
     if not is_sampled(cursor, course) or cursor.shifted is None:
         return None
-    stable = cursor.previous or cursor.stable
+    stable, step = cursor.previous or cursor.stable, course.at(cursor.step)
     metrics = (
         world.version.spec.evaluation.metrics
         if world.version and world.version.spec.evaluation
@@ -438,4 +443,6 @@ def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> 
             if revision in world.revisions
         },
         evaluation={metric.name: metric.value for metric in metrics},
+        agreement=step.agreement if step.shadow else None,
+        comparer=find_comparer(world, cursor.revision) if step.shadow else {},
     )

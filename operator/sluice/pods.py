@@ -14,7 +14,14 @@ from sluice.world import PodView, Trouble
 
 Pod = dict[str, Any]
 
-_LABELS = (labels.MANAGED_BY, labels.SERVICE, labels.REVISION, labels.MODEL, labels.VERSION)
+_LABELS = (
+    labels.MANAGED_BY,
+    labels.SERVICE,
+    labels.REVISION,
+    labels.COMPARES,
+    labels.MODEL,
+    labels.VERSION,
+)
 _WAITING_IS_FINE = {"", "PodInitializing", "ContainerCreating"}
 _CAMEL_CASE = re.compile(r"^[A-Za-z][A-Za-z0-9]*$")
 _MESSAGE_LIMIT = 600

@@ -44,6 +44,9 @@ def summarize_version(
         )
 
     put(api.ARTIFACT_VERIFIED, verified, reason, message)
+    quarantine = _find_quarantine(known, records)
+    if quarantine and verified != "False":
+        verified, reason, message = "False", "Quarantined", f"quarantined: {quarantine}"
     if verified == "False":
         put(api.READY, "False", reason, message)
         stalled = api.find_condition(known, api.STALLED)
@@ -51,7 +54,7 @@ def summarize_version(
         put(api.STALLED, "True", reason, message)
     else:
         put(api.READY, "True", *_describe_lifecycle(version))
-    if quarantine := _find_quarantine(known, records):
+    if quarantine:
         put(api.QUARANTINED, "True", "AnalysisFailed", quarantine)
     else:
         conditions = api.absent(conditions, api.QUARANTINED)

@@ -95,6 +95,20 @@ class RevisionView:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparerView:
+    """What compares a candidate with stable, as it runs."""
+
+    children: Mapping[str, Manifest] = field(default_factory=dict)  # by kind, as observed
+    pods: tuple[PodView, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether mirrored requests would reach it."""
+        is_up = any(pod.ready and not pod.terminating for pod in self.pods)
+        return is_up and SERVICE in self.children
+
+
+@dataclass(frozen=True, slots=True)
 class RouteView:
     """The service's HTTPRoute, as the gateways see it."""
 
@@ -103,6 +117,8 @@ class RouteView:
     named: frozenset[str] = frozenset()  # every revision that any rule names
     lanes: tuple[str, ...] = ()  # the revisions of the first two rules
     has_mix: bool = False
+    mirror: str = ""  # name of the Service that gets copies of stable's requests
+    mirror_percent: int = 0
     settled: bool = False  # every gateway has taken exactly this generation
     trouble: str = ""  # a gateway's own words
 
@@ -138,6 +154,7 @@ class World:
     invalid: Trouble | None = None
     version: ModelVersion | None = None
     revisions: Mapping[str, RevisionView] = field(default_factory=dict)
+    comparers: Mapping[str, ComparerView] = field(default_factory=dict)  # by candidate
     front: Manifest | None = None
     # Ready endpoints of the front Service, by revision: what clients can really reach.
     reachable: Mapping[str, int] = field(default_factory=dict)

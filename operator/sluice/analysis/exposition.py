@@ -59,23 +59,15 @@ class Scrape:
 
 def parse_scrape(text: str) -> Scrape:
     """The scrape in ``text``; ScrapeError says which line is wrong, or what is missing."""
-    if len(text) > MAX_BYTES:
-        raise ScrapeError("TooLarge", f"{len(text)} characters, at most {MAX_BYTES} are read")
-    if not text.endswith("\n"):
-        raise ScrapeError("Malformed", "the text is cut off: its last line has no end")
-    samples = _read_samples(text)
+    samples = read_samples(text, _OURS)
     answers = {}
     for outcome in OUTCOMES:
-        answers[outcome] = _take(samples, ANSWERS, (("outcome", outcome),))
-    start_time = _take(samples, START_TIME, ())
-    if start_time <= 0:
-        raise ScrapeError("Malformed", f"{START_TIME} is {start_time:g}, no Unix time")
+        answers[outcome] = take_sample(samples, ANSWERS, (("outcome", outcome),))
+    start_time = take_start_time(samples, START_TIME)
     total_seconds = _take(samples, f"{SECONDS}_sum", ())
     total = _take(samples, f"{SECONDS}_count", ())
     bounds, counts = _take_buckets(samples, total)
-    if samples:
-        name, labels = next(iter(samples))
-        raise ScrapeError("Malformed", f"{_spell(name, labels)} is not known to this operator")
+    require_empty(samples)
     return Scrape(start_time, answers, bounds, counts, total_seconds)
 
 

@@ -9,17 +9,15 @@ def _make_spec(owner: Owner, revision: str) -> Manifest:
         "spec": {
             "type": "ClusterIP",
             "selector": labels.pod_selector(owner.name, revision),
-            "ports": [
-                {
-                    "name": "http",
-                    "port": 80,
-                    "targetPort": "http",
-                    "protocol": "TCP",
-                    "appProtocol": "http",
-                }
-            ],
+            "ports": make_ports(),
         }
     }
+
+
+def make_ports() -> list[Manifest]:
+    """The one port of every Service, to the port that its pods call `http`."""
+    port = {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}
+    return [port | {"appProtocol": "http"}]
 
 
 def make_service(owner: Owner, revision: str, model: str, version: str) -> Manifest:

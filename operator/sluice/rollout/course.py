@@ -29,6 +29,7 @@ class Step:
     hold: int = 0  # seconds at this weight before the next step
     approval: bool = False  # whether a person must say promote
     shadow: int = 0  # percent of stable's requests that are mirrored and compared
+    agreement: int = 0  # percent of those that must be answered alike; 0: shown only
 
     @property
     def is_plain(self) -> bool:
@@ -51,9 +52,17 @@ class Course:
 
     @property
     def is_checked(self) -> bool:
-        """Whether any check may stop it."""
+        """Whether any check of `analysis` may stop it."""
         checks = (self.analysis or {}).get("checks", ())
         return any(not check.get("dryRun", False) for check in checks)
+
+    def is_checked_at(self, index: int) -> bool:
+        """Whether any check may stop it at the step of this index."""
+        return self.is_checked or self.at(index).agreement > 0
+
+    def is_measured_at(self, index: int) -> bool:
+        """Whether there is anything to measure at the step of this index, if only to be shown."""
+        return self.analysis is not None or self.at(index).shadow > 0
 
     @property
     def mixes(self) -> bool:
@@ -86,7 +95,8 @@ def make_course(spec: InferenceServiceSpec) -> Course:
     if rollout.shadow is not None:
         percent = rollout.shadow.percent
         hold = int(rollout.shadow.hold_after.total_seconds())
-        steps.append(Step(0, percent, hold, shadow=percent))
+        least = rollout.shadow.min_agreement_percent
+        steps.append(Step(0, percent, hold, shadow=percent, agreement=least))
     match rollout.strategy:
         case RolloutStrategy.CANARY if rollout.canary is not None:
             steps += [

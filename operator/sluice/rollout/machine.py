@@ -113,7 +113,11 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         # Who is told Ready asks at once: the endpoints must have followed.
         if track.ready >= track.wanted and track.reached >= track.wanted and sight.proven:
             return Cursor(State.COMPLETE, cursor.revision, cursor.revision, started=cursor.started)
-    elif track.ready >= sight.needs(step) and (sight.proven or cursor.weight):
+    elif (
+        track.ready >= sight.needs(step)
+        and (sight.proven or cursor.weight)
+        and not sight.unmirrored
+    ):
         if step.weight == cursor.weight:
             return _arrive(cursor, sight, now)
         return replace(cursor, state=State.SWITCHING, weight=step.weight, held="", ready=0)
@@ -436,6 +440,8 @@ def _say_deadline(cursor: Cursor, sight: Sight) -> str:
     seconds = int(_deadline(cursor, sight).total_seconds())
     if track.ready >= needed and not sight.proven:
         return f"the gateway did not reach it for {seconds}s (rollout.deadline)"
+    if track.ready >= needed and sight.unmirrored:
+        return f"nothing was compared for {seconds}s (rollout.deadline): {sight.unmirrored}"
     message = f"{track.ready}/{needed} pods ready and no progress for {seconds}s (rollout.deadline)"
     return f"{message}: {track.trouble}" if track.trouble else message
 

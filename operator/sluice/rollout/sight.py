@@ -44,6 +44,7 @@ class Sight:
     carried: int | None = 0
     reachable: frozenset[str] = field(default_factory=frozenset)  # revisions that clients may reach
     proven: bool = True  # answers of the candidate came through the gateway
+    unmirrored: str = ""  # why a shadow step's requests are not compared yet
     verdict: Verdict = Verdict.PASS
     finding: str = ""  # the verdict's number and threshold
     mixable: bool = True  # whether stable and candidate embed into the same space

@@ -1,0 +1,119 @@
+"""The comparer of a shadow step: it gets what the gateway mirrors, and asks stable and candidate.
+
+It runs the candidate's image where the candidate's pods may run, under the same restrictions.  It gets
+nothing else of theirs: no environment, volumes, secrets of the model, or device.
+"""
+
+from sluice import labels, names
+from sluice.resources.metadata import Manifest, Owner, make_manifest
+from sluice.resources.service import make_ports
+
+PORT = 8080
+# It goes on taking mirrored requests for some seconds and finishes them (docs/contract.md).
+TERMINATION_GRACE_SECONDS = 35
+_PLACEMENT = (
+    "nodeSelector",
+    "affinity",
+    "tolerations",
+    "runtimeClassName",
+    "priorityClassName",
+    "serviceAccountName",
+    "imagePullSecrets",
+)
+
+
+def make_comparer(owner: Owner, stable: str, candidate: str, template: Manifest) -> Manifest:
+    """The Deployment of one pod; `template` is the candidate's pod template."""
+    own = labels.comparer_labels(owner.name, candidate)
+    found = template.get("metadata") or {}
+    metadata: Manifest = {
+        "labels": {
+            # A user's own labels, and none that selects or counts pods of a revision.
+            key: value
+            for key, value in (found.get("labels") or {}).items()
+            if not key.startswith(f"{names.GROUP}/")
+        }
+        | own
+    }
+    if annotations := found.get("annotations"):
+        metadata["annotations"] = annotations
+    spec: Manifest = {
+        "containers": [_make_container(owner, stable, candidate, template)],
+        "securityContext": template["spec"]["securityContext"],
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+    }
+    spec |= {key: template["spec"][key] for key in _PLACEMENT if key in template["spec"]}
+    return make_manifest(
+        "apps/v1",
+        "Deployment",
+        names.comparer_name(owner.name, candidate),
+        owner,
+        own,
+        {
+            "spec": {
+                "replicas": 1,
+                "selector": {"matchLabels": labels.comparer_selector(owner.name, candidate)},
+                "template": {"metadata": metadata, "spec": spec},
+                "revisionHistoryLimit": 1,
+            }
+        },
+    )
+
+
+def make_comparer_service(owner: Owner, candidate: str) -> Manifest:
+    """What the gateway mirrors to."""
+    return make_manifest(
+        "v1",
+        "Service",
+        names.comparer_name(owner.name, candidate),
+        owner,
+        labels.comparer_labels(owner.name, candidate),
+        {
+            "spec": {
+                "type": "ClusterIP",
+                "selector": labels.comparer_selector(owner.name, candidate),
+                "ports": make_ports(),
+            }
+        },
+    )
+
+
+def _make_container(owner: Owner, stable: str, candidate: str, template: Manifest) -> Manifest:
+    server = next(item for item in template["spec"]["containers"] if item["name"] == "server")
+    environment = {
+        # In one namespace with it, so that the short name is found at the first try.
+        "COMPARE_STABLE_URL": f"http://{names.child_name(owner.name, stable)}",
+        "COMPARE_CANDIDATE_URL": f"http://{names.child_name(owner.name, candidate)}",
+        "PORT": str(PORT),
+    }
+    container: Manifest = {
+        "name": "compare",
+        "image": server["image"],
+        "command": ["sluice-inference"],
+        "args": ["compare"],
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+        "securityContext": server["securityContext"],
+        "startupProbe": _make_probe("/ready", period=1, failures=120),
+        "readinessProbe": _make_probe("/ready", period=2, failures=3),
+        "livenessProbe": _make_probe("/health", period=10, failures=3),
+        "terminationMessagePolicy": "File",
+    }
+    if policy := server.get("imagePullPolicy"):
+        container["imagePullPolicy"] = policy
+    return container
+
+
+def _make_probe(path: str, *, period: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    }
