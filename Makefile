@@ -51,6 +51,9 @@ bench-quiet: setup ## A converged cluster costs no writes
 bench-converge: setup ## SERVICES=200 services on simulated nodes
 	@$(PYTHON) -m benchmarks.converge --services $(SERVICES)
 
+bench-verdicts: setup ## How often a check is wrong, beside a bare threshold
+	@$(PYTHON) -m benchmarks.verdicts
+
 bench-accuracy: setup ## The served accuracy equals the trained one
 	@$(PYTHON) -m benchmarks.accuracy
 

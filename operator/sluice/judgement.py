@@ -105,6 +105,11 @@ def _judge_rollout(world: World, plan: Plan, cursor: Cursor) -> Judgement:
                 return steady
             previous = views.get(cursor.previous)
             message = f"{steady.message}; {_version(previous)} is kept warm (rollout.bake)"
+            if plan.target is not None and plan.target.hash != cursor.revision:
+                message = f"{plan.target.version} waits until {version} has baked: {message}"
+                return Judgement(
+                    "Unknown", "Queued", message, "Baking", reconciling=True, baking=True
+                )
             return Judgement("True", steady.reason, message, "Baking", baking=True)
         case State.DRAINING if candidate is None or candidate.ready_replicas == 0:
             return _judge_steady(world, candidate, version)
