@@ -35,7 +35,9 @@ class Path:
     given: Mapping[str, int] = field(default_factory=dict)  # percent by revision, as written last
     carried: Mapping[str, int] = field(default_factory=dict)  # as endpoints or gateways have it
     named: frozenset[str] = frozenset()  # whatever either of the two speaks of
-    left: Mapping[str, float] = field(default_factory=dict)  # seconds since the last client
+    left: Mapping[str, float] = field(
+        default_factory=dict
+    )  # seconds since it last got clients and answered
     lag: float = 5.0  # seconds that a client may still be on its way
 
     def reaches(self, revision: str) -> bool:
@@ -129,11 +131,15 @@ def check_decision(
     goes_on = after.revision == before.revision and before.is_moving and not before.is_promoted
     _check_rise(before if goes_on else None, before, after, course, facts)
     if not goes_on:
+        if after.state is State.PROGRESSING and after.step and verb is not Verb.RETRY:
+            raise RuleError(f"a rollout begins at step {after.step}")
         return
     is_promoted = after.stable == before.revision
     if after.step > before.step or is_promoted:
         _check_step(before, after, course, facts, verb, now)
-    if is_promoted and any(path.carried.get(before.revision) != 100 for path in facts.paths[-1:]):
+    # A gateway says when it has taken a route; of the front Service only its selector can be known.
+    moved = facts.paths[-1].carried if facts.has_gateway else facts.paths[0].given
+    if is_promoted and moved.get(before.revision) != 100:
         raise RuleError(f"{before.revision} is promoted before it has all clients")
     if after.state is State.REJECTED and facts.reaches(before.revision):
         raise RuleError(f"{before.revision} is rejected while clients may reach it")

@@ -17,6 +17,8 @@ import yaml
 
 from testbed.cluster import Cluster
 from testbed.environment import without_proxies
+from testbed.errors import ClusterError
+from tests.builders import inference_service
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,11 +28,23 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def install(cluster: Cluster) -> None:
-    """CRDs, namespace and rights, as `config/` has them."""
+    """CRDs, namespace, rights and policies, as `config/` has them; on return they are in force."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds"))
     cluster.kubectl("apply", "-f", str(ROOT / "config" / "operator" / "namespace.yaml"))
-    cluster.kubectl("apply", "-n", NAMESPACE, "-k", str(ROOT / "config" / "rbac"))
+    for folder in ("rbac", "admission"):
+        path = str(ROOT / "config" / folder)
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-k", path)
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    nonsense = inference_service("nonsense", NAMESPACE).asks("nonsense").obj()
+
+    def is_in_force() -> bool:
+        try:
+            cluster.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(nonsense))
+        except ClusterError as error:
+            return "sluice-requests" in str(error)
+        return False
+
+    wait_for(is_in_force, what="the policies are in force")
 
 
 def write_kubeconfig(cluster: Cluster, path: Path) -> Path:
@@ -65,6 +79,7 @@ class OperatorProcess:
         self._source = source
         self._enter = list(enter)
         self._options = options
+        self._entry: list[str] = ["-m", "sluice"]
         self._process: subprocess.Popen[bytes] | None = None
         self._runs = 0
         self.log = folder / "operator.log"
@@ -81,6 +96,10 @@ class OperatorProcess:
     def use(self, source: Path) -> None:
         """Run another copy of the code from the next start on."""
         self._source = source
+
+    def enter_by(self, *words: str) -> None:
+        """Run another program, one that runs the operator, from the next start on; none: the operator."""
+        self._entry = list(words) or ["-m", "sluice"]
 
     def with_options(self, **options: str | float) -> "OperatorProcess":
         """Another process of the same user and code, with other flags besides."""
@@ -114,7 +133,7 @@ class OperatorProcess:
         } | {"PYTHONPATH": str(self._source), "XDG_RUNTIME_DIR": str(self._folder)}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*self._enter, sys.executable, "-m", "sluice", "run", *arguments],
+                [*self._enter, sys.executable, *self._entry, "run", *arguments],
                 stdout=log,
                 stderr=log,
                 env=environment,

@@ -32,6 +32,8 @@ PLACES = {
     "EndpointSlice": "/apis/discovery.k8s.io/v1/{}endpointslices",
     "Event": "/apis/events.k8s.io/v1/{}events",
     "Lease": "/apis/coordination.k8s.io/v1/{}leases",
+    "Gateway": "/apis/gateway.networking.k8s.io/v1/{}gateways",
+    "HTTPRoute": "/apis/gateway.networking.k8s.io/v1/{}httproutes",
     "RuntimeClass": "/apis/node.k8s.io/v1/{}runtimeclasses",
     "InferenceService": "/apis/sluice.dev/v1alpha1/{}inferenceservices",
     "ModelVersion": "/apis/sluice.dev/v1alpha1/{}modelversions",

@@ -4,8 +4,11 @@ The services run on the testbed's simulated nodes.  It waits, but it asserts not
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from sluice.requests import Verb, format_request
+from testbed.routes import GATEWAY_CLASS
 from tests.builders import ServiceBuilder, VersionBuilder, inference_service, model_version
 from tests.plane import APPLY, CHILD_KINDS, Obj, Plane
 from tests.rows import describe
@@ -67,6 +70,36 @@ class Space:
         if env:
             spec["runtime"] = {"env": make_env(**env)}
         return self.change(spec, name)
+
+    def make_gateway(self, name: str = "eg") -> str:
+        """A simulated Gateway for the routes of this namespace; returns its address once it has one."""
+        listener = {"name": "http", "protocol": "HTTP", "port": 80}
+        self.plane.create(
+            {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "metadata": {"name": name, "namespace": self.name},
+                "spec": {"gatewayClassName": GATEWAY_CLASS, "listeners": [listener]},
+            }
+        )
+
+        def find() -> str:
+            status = self.plane.read("Gateway", self.name, name).get("status", {})
+            said = {one["type"]: one["status"] for one in status.get("conditions", [])}
+            found = [one["value"] for one in status.get("addresses", [])]
+            return found[0] if said.get("Programmed") == "True" and found else ""
+
+        return wait_for(find, what=f"Gateway {self.name}/{name} Programmed", seconds=SECONDS)
+
+    def ask(self, verb: Verb, name: str = "pizza", target: str = "", by: str = "") -> str:
+        """Request something of a rollout, as its annotation; returns the request's text."""
+        rollout = self.status(name)["rollout"]
+        text = format_request(verb, rollout["revision"], datetime.now(UTC), target)
+        # A request that names nobody must not keep the name of the last one's author.
+        annotations = {"sluice.dev/request": text, "sluice.dev/requested-by": by or None}
+        change = {"metadata": {"annotations": annotations}}
+        self.plane.patch("InferenceService", self.name, name, change)
+        return text
 
     def apply_child(self, kind: str, name: str, fields: Obj, api_version: str) -> Obj:
         """Somebody else's server-side apply of some fields of a child."""
@@ -143,6 +176,18 @@ class Space:
             return obj
 
         return wait_for(is_ready, what=f"{self.name}/{name} Ready {version}", seconds=seconds)
+
+    def wait_state(self, *states: str, name: str = "pizza", seconds: float = SECONDS) -> Obj:
+        """The service once its rollout for the present spec is in one of these states."""
+
+        def is_there() -> Obj:
+            obj = self.read(name)
+            status = obj.get("status", {})
+            assert status.get("observedGeneration") == obj["metadata"]["generation"], say(obj)
+            assert status.get("rollout", {}).get("state") in states, say(obj)
+            return obj
+
+        return wait_for(is_there, what=f"{self.name}/{name} {states}", seconds=seconds)
 
     def wait_condition(
         self, type_: str, reason: str, name: str = "pizza", seconds: float = SECONDS

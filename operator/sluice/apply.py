@@ -195,17 +195,19 @@ def _name_of(action: Action) -> str:
     return str(found["metadata"]["name"])
 
 
-def is_repair(action: Action) -> bool:
-    """Whether an applied child had drifted: the same manifest had been applied to it before."""
+def is_repair(action: Action, *, is_steady: bool) -> bool:
+    """Whether an applied child had drifted: the same manifest had been applied to it before.
+
+    `is_steady` says that nothing is rolled out, so that nothing of ours changes replicas.
+    """
     if not isinstance(action, Apply) or action.observed is None:
         return False
     if _hash_manifest(action.manifest) != _hash_manifest(action.observed):
         return False
     if action.kind == CONTROLLER_REVISION:
         return False  # its data can't be changed, and its marks are decisions
-    if action.kind != DEPLOYMENT:
+    if action.kind != DEPLOYMENT or is_steady:
         return True
-    # How many replicas is the rollout's and the autoscaler's business.
     spec = {key: value for key, value in action.manifest["spec"].items() if key != "replicas"}
     return not is_satisfied({**action.manifest, "spec": spec}, action.observed)
 

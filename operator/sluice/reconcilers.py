@@ -257,7 +257,7 @@ class ServiceReconciler:
         )
         for action in done:
             is_missing = isinstance(action, Apply) and action.observed is None and is_steady
-            if isinstance(action, Apply) and (is_missing or is_repair(action)):
+            if isinstance(action, Apply) and (is_missing or is_repair(action, is_steady=is_steady)):
                 name = f"{action.kind} {action.manifest['metadata']['name']}"
                 what = "was missing: made again" if is_missing else "had been changed: set back"
                 self._say(obj, status.Event("Normal", "Repaired", f"{name} {what}"))

@@ -34,9 +34,7 @@ def find_obstacle(world: World, cursor: Cursor | None, course: Course) -> str:
         return ""
     comparer = world.comparers.get(cursor.revision)
     if comparer is None or not comparer.is_ready:
-        pods = comparer.pods if comparer else ()
-        found = (pod.trouble.message if pod.trouble else pod.unschedulable for pod in pods)
-        trouble = next((words for words in found if words), "")
+        trouble = comparer.trouble if comparer else ""
         return f"the comparer is not ready: {trouble}" if trouble else "the comparer is not ready"
     route = world.route
     if route is None or (route.mirror, route.mirror_percent) != _wanted_mirror(

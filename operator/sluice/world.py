@@ -82,11 +82,7 @@ class RevisionView:
     @property
     def failure(self) -> Trouble | None:
         """Why the Deployment can't make pods (a quota, a policy), in the API server's words."""
-        deployment = self.children.get(DEPLOYMENT) or {}
-        for condition in deployment.get("status", {}).get("conditions", []):
-            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                return Trouble(condition.get("reason", "ReplicaFailure"), condition["message"])
-        return None
+        return _find_failure(self.children)
 
     @property
     def runs(self) -> bool:
@@ -106,6 +102,21 @@ class ComparerView:
         """Whether mirrored requests would reach it."""
         is_up = any(pod.ready and not pod.terminating for pod in self.pods)
         return is_up and SERVICE in self.children
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from being ready, as far as that is known."""
+        failure = _find_failure(self.children)
+        found = [pod.trouble.message if pod.trouble else pod.unschedulable for pod in self.pods]
+        return next((words for words in [*found, failure.message if failure else ""] if words), "")
+
+
+def _find_failure(children: Mapping[str, Manifest]) -> Trouble | None:
+    deployment = children.get(DEPLOYMENT) or {}
+    for condition in deployment.get("status", {}).get("conditions", []):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return Trouble(condition.get("reason", "ReplicaFailure"), condition["message"])
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from testbed import dataplane
 from testbed.cluster import Cluster
+from testbed.dataplane import DataPlane
 from testbed.errors import ClusterError
 from tests.audit import AuditLog
 from tests.operator_process import USER, OperatorProcess, install, write_kubeconfig
@@ -43,6 +45,14 @@ def plane(cluster: Cluster) -> Iterator[Plane]:
 
 
 @pytest.fixture(scope="session")
+def data(cluster: Cluster) -> Iterator[DataPlane]:
+    """The data plane: simulated pods answer requests, Gateways of class `simulated` forward them."""
+    plane = dataplane.start(cluster)
+    yield plane
+    plane.stop()
+
+
+@pytest.fixture(scope="session")
 def whole_audit(cluster: Cluster) -> AuditLog:
     """What the operator asked of the API server since these tests began."""
     return AuditLog(cluster.audit_log, USER)
@@ -56,7 +66,7 @@ def installed_operator(
     folder = tmp_path_factory.mktemp("operator")
     install(cluster)
     kubeconfig = write_kubeconfig(cluster, folder / "kubeconfig")
-    process = OperatorProcess(kubeconfig, folder, drain_lag=DRAIN_LAG_S)
+    process = OperatorProcess(kubeconfig, folder, enter=cluster.enter, drain_lag=DRAIN_LAG_S)
     yield process
     process.kill()
 

@@ -28,14 +28,6 @@ pytestmark = pytest.mark.controlplane
 SAYS = "testbed.sluice.dev"
 
 
-@pytest.fixture(scope="module")
-def data(cluster: Cluster) -> Iterator[DataPlane]:
-    """The data plane, for these tests."""
-    plane = dataplane.start(cluster)
-    yield plane
-    plane.stop()
-
-
 def make_backend(name: str, replicas: int = 1, latency_ms: int = 0, **says: str) -> Obj:
     """A Deployment of simulated pods that behave as `says`."""
     labels = {"app": name, "sluice.dev/revision": name}

@@ -4,19 +4,18 @@ One service for each moment.  A moment is "so many of the move's writes, and a f
 a sample with a printed seed (SLUICE_TEST_SEED sets it), the nightly run takes them all.
 """
 
-import json
-import os
 import random
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.audit import AuditLog, Request
+from tests.endstate import normalise
 from tests.operator_process import OperatorProcess
-from tests.plane import CHILD_KINDS, Obj, Plane
+from tests.plane import Obj, Plane
+from tests.seed import find_seed
 from tests.space import Space, say
 from tests.waiting import wait_for
 
@@ -33,49 +32,6 @@ def pick_moments(seed: int, count: int) -> list[tuple[int, float]]:
     draw = random.Random(seed)
     strata = [(WRITES * index // count, WRITES * (index + 1) // count) for index in range(count)]
     return [(draw.randint(low, max(low, high - 1)), draw.uniform(0, 0.03)) for low, high in strata]
-
-
-def normalise(space: Space, name: str) -> dict[str, Any]:
-    """The end state of a service, without what differs from run to run."""
-    children = {
-        kind: [
-            {
-                "name": child["metadata"]["name"],
-                "content": strip(child.get("spec", child.get("data"))),
-                "labels": child["metadata"]["labels"],
-            }
-            for child in space.children(kind, name)
-        ]
-        for kind in CHILD_KINDS
-    }
-    records = sorted(space.children("ControllerRevision", name), key=lambda item: item["revision"])
-    text = json.dumps({"children": children, "status": strip(space.status(name))})
-    # The service's name is part of its revisions' hashes.
-    for record in records:
-        text = text.replace(
-            record["metadata"]["labels"]["sluice.dev/revision"], f"R{record['revision']}"
-        )
-    text = text.replace(name, "NAME")
-    found: dict[str, Any] = json.loads(text)
-    for items in found["children"].values():
-        items.sort(key=lambda item: item["name"])
-    return found
-
-
-def strip(value: Any) -> Any:
-    """Without times and addresses."""
-    times = {"lastTransitionTime", "startedTime", "switchedTime", "progressTime", "from", "to"}
-    match value:
-        case dict():
-            return {
-                key: strip(item)
-                for key, item in value.items()
-                if key not in times | {"clusterIP", "clusterIPs"}
-            }
-        case list():
-            return [strip(item) for item in value]
-        case _:
-            return value
 
 
 class Mover:
@@ -169,12 +125,6 @@ def find_backward_moves(seen: list[tuple[str, Obj]]) -> list[str]:
             wrong.append(name)
         last[name] = version
     return wrong
-
-
-def find_seed() -> int:
-    seed = int(os.environ.get("SLUICE_TEST_SEED", time.time_ns() % 1_000_000))
-    print(f"SLUICE_TEST_SEED={seed}")
-    return seed
 
 
 def test_killed_at_some_moments(mover: Mover, plane: Plane) -> None:

@@ -181,6 +181,20 @@ def remove_an_autoscaler(space: Space) -> None:
     )
 
 
+def come_and_go_through_a_gateway(space: Space) -> None:
+    """Every right on a route: made, found foreign in part, changed, and not wanted any more."""
+    parents = [{"name": "eg"}]
+    space.change({"traffic": {"parentRefs": parents, "hostnames": ["pizza.example.com"]}})
+    wait_for(lambda: space.plane.get("HTTPRoute", space.name, "pizza"), what="a route")
+    add_owner(space, "HTTPRoute", "pizza")
+    wait_for(
+        lambda: has_one_owner(space, "HTTPRoute", "pizza"),
+        what="the foreign owner of the route is taken out",
+    )
+    space.change({"traffic": None})
+    wait_for(lambda: not space.plane.get("HTTPRoute", space.name, "pizza"), what="no route")
+
+
 def lose_the_lease_and_repeat_an_event(space: Space, operator: OperatorProcess) -> None:
     """`create` of the Lease, and `patch` of an Event that a predecessor had sent."""
     pdb = space.child("PodDisruptionBudget")["metadata"]["name"]
@@ -207,6 +221,7 @@ def test_granted_is_used(space: Space, operator: OperatorProcess, whole_audit: A
     run_into_foreign_objects(space)
     make_more_revisions_than_are_kept(space)
     remove_an_autoscaler(space)
+    come_and_go_through_a_gateway(space)
     lose_the_lease_and_repeat_an_event(space, operator)
     operator.restart()
     requests = whole_audit.requests()

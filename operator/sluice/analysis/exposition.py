@@ -64,19 +64,24 @@ def parse_scrape(text: str) -> Scrape:
     for outcome in OUTCOMES:
         answers[outcome] = take_sample(samples, ANSWERS, (("outcome", outcome),))
     start_time = take_start_time(samples, START_TIME)
-    total_seconds = _take(samples, f"{SECONDS}_sum", ())
-    total = _take(samples, f"{SECONDS}_count", ())
+    total_seconds = take_sample(samples, f"{SECONDS}_sum", ())
+    total = take_sample(samples, f"{SECONDS}_count", ())
     bounds, counts = _take_buckets(samples, total)
     require_empty(samples)
     return Scrape(start_time, answers, bounds, counts, total_seconds)
 
 
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A sample's name and its labels, sorted."""
 
 
-def _read_samples(text: str) -> dict[_Key, float]:
-    """The samples of our metrics by name and labels."""
-    samples: dict[_Key, float] = {}
+def read_samples(text: str, names: frozenset[str]) -> dict[Key, float]:
+    """The samples with these names; ScrapeError says which line is wrong."""
+    if len(text) > MAX_BYTES:
+        raise ScrapeError("TooLarge", f"{len(text)} characters, at most {MAX_BYTES} are read")
+    if not text.endswith("\n"):
+        raise ScrapeError("Malformed", "the text is cut off: its last line has no end")
+    samples: dict[Key, float] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip(" \t\r")
         if not stripped or stripped.startswith("#"):
@@ -86,7 +91,7 @@ def _read_samples(text: str) -> dict[_Key, float]:
             # What follows from here is a proxy's page, or another program's answer.
             raise ScrapeError("Malformed", f"line {number} is no sample: {stripped[:60]!r}")
         name = match["name"]
-        if name not in _OURS:
+        if name not in names:
             continue
         key = (name, _read_labels(match["labels"] or "", number))
         if key in samples:
@@ -119,15 +124,31 @@ def _read_number(text: str, number: int, name: str) -> float:
     return value
 
 
-def _take(samples: dict[_Key, float], name: str, labels: tuple[tuple[str, str], ...]) -> float:
+def take_sample(samples: dict[Key, float], name: str, labels: tuple[tuple[str, str], ...]) -> float:
+    """Takes this sample out; ScrapeError where it is missing."""
     try:
         return samples.pop((name, labels))
     except KeyError:
         raise ScrapeError("Malformed", f"{_spell(name, labels)} is missing") from None
 
 
+def take_start_time(samples: dict[Key, float], name: str) -> float:
+    """Takes out when the process began to count, as Unix time; ScrapeError where that can't be."""
+    start_time = take_sample(samples, name, ())
+    if start_time <= 0:
+        raise ScrapeError("Malformed", f"{name} is {start_time:g}, no Unix time")
+    return start_time
+
+
+def require_empty(samples: dict[Key, float]) -> None:
+    """ScrapeError where a sample is left that nobody asked for."""
+    if samples:
+        name, labels = next(iter(samples))
+        raise ScrapeError("Malformed", f"{_spell(name, labels)} is not known to this operator")
+
+
 def _take_buckets(
-    samples: dict[_Key, float], total: float
+    samples: dict[Key, float], total: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The histogram's bounds and cumulative counts, in order."""
     name = f"{SECONDS}_bucket"

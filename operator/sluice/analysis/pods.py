@@ -6,8 +6,8 @@ nothing.  Must not add up or judge what it fetched.
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import aiohttp
 
@@ -17,6 +17,8 @@ PATH: Final = "/metrics/rollout"
 CONCURRENCY: Final = 32
 """Pods asked at once, whatever their number."""
 
+Found = TypeVar("Found")
+
 _CHUNK: Final = 16 * 1024
 
 
@@ -25,18 +27,28 @@ async def scrape_pods(
     targets: Mapping[str, tuple[str, int]],
     timeout: float = 2.0,  # noqa: ASYNC109 - per pod, from its turn on: not of the whole call
 ) -> dict[str, Scrape | ScrapeError]:
-    """What the pods (by name: IP address and port) have counted, or why one gave nothing.
+    """What the servers' pods have counted, or why one gave nothing; see ``ask_pods``."""
+    return await ask_pods(session, targets, parse_scrape, timeout)
+
+
+async def ask_pods(
+    session: aiohttp.ClientSession,
+    targets: Mapping[str, tuple[str, int]],
+    parse: Callable[[str], Found],
+    timeout: float = 2.0,  # noqa: ASYNC109 - as above
+) -> dict[str, Found | ScrapeError]:
+    """What ``parse`` makes of the pods' text (by name: IP address and port), or why one gave nothing.
 
     ``timeout`` is in seconds, for each pod from when it is asked; with more than CONCURRENCY pods the
     whole takes as many times that at worst.
     """
     turns = asyncio.Semaphore(CONCURRENCY)
 
-    async def scrape(address: str, port: int) -> Scrape | ScrapeError:
+    async def scrape(address: str, port: int) -> Found | ScrapeError:
         async with turns:
             try:
                 async with asyncio.timeout(timeout):
-                    return parse_scrape(await _fetch(session, address, port))
+                    return parse(await _fetch(session, address, port))
             except ScrapeError as error:
                 return error
             except TimeoutError:

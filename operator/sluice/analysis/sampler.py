@@ -1,22 +1,23 @@
 """Takes samples of one step, round by round, and evaluates its checks over all of them.
 
-It fetches through `pods` or `prometheus`, keeps the ledger of the window, and has `checks` judge it.
+It fetches through `pods` or `prometheus`, keeps the ledgers of the window, and has `checks` judge it.
 It must not decide what a verdict leads to.
 """
 
 import logging
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import aiohttp
 
-from sluice.analysis.checks import CheckResult, evaluate
+from sluice.analysis.agreement import Comparisons, Counts, make_check, parse_counts
+from sluice.analysis.checks import Agreement, CheckResult, evaluate
 from sluice.analysis.exposition import Scrape
-from sluice.analysis.pods import scrape_pods
+from sluice.analysis.pods import ask_pods, scrape_pods
 from sluice.analysis.prometheus import Prometheus, QueryError, Subject
 from sluice.analysis.tally import Ledger, Window
 from sluice.api.rollout import Analysis, CheckMetric, SourceType
@@ -37,15 +38,28 @@ class Scene:
     stable: Mapping[str, str]
     port: int
     evaluation: Mapping[str, str]  # what training measured
+    comparer: Mapping[str, str] = field(default_factory=dict)  # address by pod
 
 
 class Sampler:
     """The samples of one step, from the moment on that its weight took effect."""
 
     def __init__(
-        self, analysis: Mapping[str, Any], since: datetime, session: aiohttp.ClientSession
+        self,
+        analysis: Mapping[str, Any] | None,
+        since: datetime,
+        session: aiohttp.ClientSession,
+        *,
+        agreement: int | None = None,
     ) -> None:
-        self._analysis = Analysis.model_validate(analysis)
+        """`analysis` as in the spec; `agreement` is a shadow step's bound in percent, None elsewhere."""
+        # Without an analysis there are no checks of the user's, and all else is as by default.
+        self._analysis = (
+            Analysis.model_validate(analysis) if analysis else Analysis.model_construct(checks=())
+        )
+        own = () if agreement is None else (make_check(agreement),)
+        self._checks = (*own, *self._analysis.checks)
+        self._comparisons = None if agreement is None else Comparisons()
         self._since = since.timestamp()
         self._session = session
         self._ledger = Ledger()
@@ -68,15 +82,20 @@ class Sampler:
     async def look(self, now: datetime, scene: Scene) -> tuple[CheckResult, ...]:
         """One round, and what the checks say after it."""
         time = now.timestamp()
-        if self._prometheus is None:
-            window = await self._ask_pods(time, scene)
-        else:
+        window = Window()
+        if self._prometheus is not None:
             window = await self._ask_prometheus(self._prometheus, time, scene)
+        elif scene.weight:
+            window = await self._ask_pods(time, scene)
+        agreement: Agreement | None = None
+        if self._comparisons is not None:
+            agreement = await self._ask_comparer(self._comparisons, time, scene)
         return evaluate(
-            self._analysis.checks,
+            self._checks,
             window,
             _read_evaluation(scene.evaluation),
             self._analysis.min_samples,
+            agreement=agreement,
             queries=self._answers,
             weight=scene.weight,
             replicas=max(1, len(scene.candidate)),
@@ -99,6 +118,17 @@ class Sampler:
             {pod: scrapes[pod] for pod in scene.stable},
         )
         return self._ledger.window()
+
+    async def _ask_comparer(self, comparisons: Comparisons, time: float, scene: Scene) -> Agreement:
+        targets = {pod: (address, scene.port) for pod, address in scene.comparer.items()}
+        answers = await ask_pods(self._session, targets, parse_counts)
+        for pod, answer in answers.items():
+            self._tell(pod, "" if isinstance(answer, Counts) else str(answer))
+        comparisons.add(
+            time,
+            {pod: found for pod, found in answers.items() if isinstance(found, Counts)},
+        )
+        return comparisons.total
 
     async def _ask_prometheus(self, server: Prometheus, time: float, scene: Scene) -> Window:
         seconds = time - self._since

@@ -1,0 +1,84 @@
+"""What a service has come to, in a form in which two services can be compared.
+
+Whatever differs from run to run is left out: times, addresses, revisions' hashes, and numbers that were
+measured.
+"""
+
+import json
+import re
+from typing import Any
+
+from tests.plane import CHILD_KINDS
+from tests.space import Space
+
+TIMES = {
+    "lastTransitionTime",
+    "startedTime",
+    "stepStartedTime",
+    "shiftedTime",
+    "switchedTime",
+    "progressTime",
+    "estimatedCompletionTime",
+    "time",
+    "from",
+    "to",
+}
+ADDRESSES = {"clusterIP", "clusterIPs"}
+MEASURED = {"value", "samples"}
+COUNTS = {
+    "replicas",
+    "readyReplicas",
+}  # of a track in status: told a minute late where nothing else is new
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+NUMBER = re.compile(r"\b\d+(\.\d+)?(%| ?m?s\b)|n=\d+")
+
+
+def normalise(space: Space, name: str) -> dict[str, Any]:
+    """The end state of a service, without what differs from run to run."""
+    children = {
+        kind: [
+            {
+                "name": child["metadata"]["name"],
+                "content": strip(child.get("spec", child.get("data"))),
+                "labels": child["metadata"]["labels"],
+            }
+            for child in space.children(kind, name)
+        ]
+        for kind in (*CHILD_KINDS, "HTTPRoute")
+    }
+    text = json.dumps({"children": children, "status": strip(space.status(name))})
+    # The service's name is part of its revisions' hashes.
+    for revision, label in name_revisions(space, name).items():
+        text = text.replace(revision, label)
+    text = STAMP.sub("TIME", text.replace(name, "NAME"))
+    found: dict[str, Any] = json.loads(text)
+    for items in found["children"].values():
+        items.sort(key=lambda item: item["name"])
+    return found
+
+
+def name_revisions(space: Space, name: str) -> dict[str, str]:
+    """Revisions' hashes and what to call them: R1, R2 …"""
+    return {
+        record["metadata"]["labels"]["sluice.dev/revision"]: f"R{record['revision']}"
+        for record in space.children("ControllerRevision", name)
+    }
+
+
+def strip(value: Any) -> Any:
+    """Without times, addresses and measured numbers."""
+    match value:
+        case dict():
+            return {
+                key: NUMBER.sub("#", item)
+                if key in {"message", "reason"} and isinstance(item, str)
+                else strip(item)
+                for key, item in value.items()
+                if key not in TIMES | ADDRESSES
+                and not (key in MEASURED and "verdict" in value)
+                and not (key in COUNTS and "readyReplicas" in value)
+            }
+        case list():
+            return [strip(item) for item in value]
+        case _:
+            return value
