@@ -11,8 +11,9 @@ LOCKS := requirements/dev.txt
 export PYTHONPATH := operator:inference:.
 export TESTBED_NAME ?= sluice
 SERVICES ?= 200
+ABORTS ?= 100
 
-.PHONY: help setup demo test unit integration e2e nightly verify lint types imports generated generate fmt lock \
+.PHONY: help setup demo test unit property integration e2e nightly verify lint types imports generated generate fmt lock \
 	cluster cluster-down doctor run images pizza clean
 ##@ Start here
 help: ## What there is to make
@@ -29,6 +30,9 @@ test: setup ## Everything CI runs: verify, unit, integration (control plane), e2
 unit: setup ## Pure tests, under a minute
 	@$(PYTHON) -m pytest tests/unit
 
+property: setup ## Invariants: state machines played at random, and explored state by state
+	@$(PYTHON) -m pytest tests/property -m "not nightly"
+
 integration: setup ## Against a real control plane with simulated nodes
 	@$(PYTHON) -m testbed up --name $(TESTBED_NAME)
 	$(PYTHON) -m pytest tests/integration -m "not nightly"
@@ -39,11 +43,14 @@ e2e: setup ## Against a real node: kubelet, containerd, images, packets (root)
 
 nightly: setup ## What is too long for CI: all crash moments, the GPU image
 	@$(PYTHON) -m testbed up --tier node --name $(TESTBED_NAME)
-	$(PYTHON) -m pytest tests/integration tests/e2e -m nightly
+	$(PYTHON) -m pytest tests/property tests/integration tests/e2e -m nightly
 
 ##@ Benchmarks: progress on stderr, one JSON object as the last line of stdout
 bench-zero-downtime: setup ## No failed request while a version and the operator change
 	@$(PYTHON) -m benchmarks.zero_downtime
+
+bench-crash: setup ## Killed before and after every write of every rollout, it ends as without
+	@$(PYTHON) -m benchmarks.crash
 
 bench-quiet: setup ## A converged cluster costs no writes
 	@$(PYTHON) -m benchmarks.quiet
@@ -53,6 +60,12 @@ bench-converge: setup ## SERVICES=200 services on simulated nodes
 
 bench-verdicts: setup ## How often a check is wrong, beside a bare threshold
 	@$(PYTHON) -m benchmarks.verdicts
+
+bench-rollout-traffic: setup ## 100,000 requests through every kind of rollout, none of them failed by it
+	@$(PYTHON) -m benchmarks.rollout_traffic
+
+bench-abort: setup ## ABORTS=100: how fast a candidate loses its clients
+	@$(PYTHON) -m benchmarks.abort --aborts $(ABORTS)
 
 bench-accuracy: setup ## The served accuracy equals the trained one
 	@$(PYTHON) -m benchmarks.accuracy

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,13 +46,18 @@ def testbed(name: str, command: str) -> None:
 
 
 @contextmanager
-def make_operator(cluster: Cluster, **options: str | float) -> Iterator[OperatorProcess]:
-    """The operator with its own rights, not started yet; killed at the end if it still runs."""
+def make_operator(
+    cluster: Cluster, *, enter: Sequence[str] = (), **options: str | float
+) -> Iterator[OperatorProcess]:
+    """The operator with its own rights, not started yet; killed at the end if it still runs.
+
+    `enter` leads into the instance's network namespace, where pods and gateways can be reached.
+    """
     install(cluster)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch:
         folder = Path(scratch)
         process = OperatorProcess(
-            write_kubeconfig(cluster, folder / "kubeconfig"), folder, **options
+            write_kubeconfig(cluster, folder / "kubeconfig"), folder, enter=enter, **options
         )
         try:
             yield process

@@ -8,6 +8,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from tests.traffic_load import Load, Report
 from tests.waiting import wait_for
 
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
-RATE = 4.0  # requests a second for each service
+RATE = 2.0  # requests a second for each service
 SECONDS = 180.0
+SETTLE_SECONDS = 30.0
 GUARDED = ("deployments", "services", "httproutes")
 Deleted = Counter[tuple[str, str]]
 
@@ -54,12 +56,12 @@ class Clean:
 class Outcome:
     """What came of a batch."""
 
-    ends: dict[Moment, dict[str, Any]] = field(default_factory=dict)
+    clean: dict[str, Clean]  # what was known before, and what was learnt besides
     deleted: dict[Moment, Deleted] = field(default_factory=dict)
-    writes: dict[Moment, int] = field(default_factory=dict)
     reached: dict[Moment, str] = field(default_factory=dict)  # the write at which it was killed
     failures: dict[Moment, list[str]] = field(default_factory=dict)
     requests: int = 0
+    late: int = 0  # of them: answered too late, by a machine that was too slow
 
 
 def list_moments(clean: Mapping[str, Clean]) -> list[Moment]:
@@ -103,10 +105,12 @@ class Player:
         return not self._acts
 
     def is_over(self, obj: Mapping[str, Any]) -> bool:
-        """Whether the service is where its scenario ends, and its children too."""
+        """Do what is due; whether all is done, and the service is where its scenario ends."""
+        if not self.act(obj):
+            return False
         status = obj.get("status", {})
         rollout, stable = status.get("rollout", {}), status.get("stable", {})
-        return (
+        return bool(
             status.get("observedGeneration") == obj["metadata"]["generation"]
             and rollout.get("state") == self.scenario.end
             and stable.get("version") == self.scenario.stable
@@ -126,27 +130,29 @@ class Crasher:
         self._scenarios = {scenario.name: scenario for scenario in SCENARIOS}
 
     def learn(self, names: Sequence[str]) -> dict[str, Clean]:
-        """Every scenario once without a crash."""
-        found = self.play([Moment(name) for name in names], {})
-        for moment, failures in found.failures.items():
-            assert not failures, f"without any crash: {moment.scenario}: {failures}"
-        return {
-            moment.scenario: Clean(end, found.deleted[moment], found.writes[moment])
-            for moment, end in found.ends.items()
-        }
+        """How each scenario ends without a crash; an AssertionError where clients met an error."""
+        outcome = self.play([Moment(name) for name in names], {})
+        for moment, failures in outcome.failures.items():
+            assert not failures, f"{moment.scenario} without a crash: {failures}"
+        return outcome.clean
 
     def play(self, moments: Sequence[Moment], clean: Mapping[str, Clean]) -> Outcome:
-        """The operator killed once, each service at its moment; what differs from `clean` is a failure."""
+        """The operator killed once, each service at its moment; what differs from `clean` is a failure.
+
+        Scenarios that are not in `clean` are learnt besides, from services that are over by then.
+        """
+        unknown = dict.fromkeys(m.scenario for m in moments if m.scenario not in clean)
+        chosen = [*map(Moment, unknown), *(moment for moment in moments if moment.number)]
         space = Space(self._plane, f"c-{uuid.uuid4().hex[:8]}")
         space.make()
         try:
-            return self._play(space, moments, clean)
+            return self._play(space, chosen, Outcome(dict(clean)))
         finally:
             self._operator.kill()
             self._operator.enter_by()
             space.remove()
 
-    def _play(self, space: Space, moments: Sequence[Moment], clean: Mapping[str, Clean]) -> Outcome:
+    def _play(self, space: Space, moments: Sequence[Moment], outcome: Outcome) -> Outcome:
         address = space.make_gateway()
         space.register(*VERSIONS)
         players = {
@@ -161,36 +167,44 @@ class Crasher:
             space.wait_ready("1.0.0", player.name, seconds=SECONDS)
         for player in players.values():
             player.begin(player.scenario.before)
-        self._drive(space, players, lambda player, obj: player.act(obj))
-        hosts = [player.host for player in players.values()]
-        outcome = Outcome()
+        stuck = self._drive(space, players, Player.act)
+        assert not stuck, f"before anybody was killed: {stuck}"
+        for player in players.values():
+            wait_alone(space, player)
         before = self._count_deletes(space, players, audit)
+
+        def count_deletes() -> dict[Moment, Deleted]:
+            now = self._count_deletes(space, players, audit)
+            return {moment: found - before[moment] for moment, found in now.items()}
+
+        hosts = [player.host for player in players.values()]
         with Load(self._cluster.enter, address, hosts, RATE * len(hosts)) as load:
             armed.touch()
             for player in players.values():
                 player.begin(player.scenario.acts)
             halted: set[str] = set()
-
-            def is_halted_or_over(player: Player, obj: Mapping[str, Any]) -> bool:
-                return player.name in halted or (player.act(obj) and player.is_over(obj))
-
-            self._drive(space, players, is_halted_or_over, lambda: halted.update(read_halts(notes)))
+            stuck = self._drive(
+                space,
+                players,
+                lambda player, obj: player.name in halted or player.is_over(obj),
+                lambda: halted.update(read_halts(notes)),
+            )
+            assert not [moment for moment in stuck if not moment.number], stuck
+            self._learn(space, players, notes, count_deletes, outcome)
             if any(moment.number for moment in moments):
                 self._operator.kill()
                 self._operator.enter_by()
                 self._operator.start()
                 self._operator.wait_until_working()
-                self._drive(
-                    space, players, lambda player, obj: player.act(obj) and player.is_over(obj)
-                )
-            self._settle(space, players, clean, outcome)
-        self._judge(space, players, clean, outcome, load.report)
-        for moment, found in self._count_deletes(space, players, audit).items():
-            outcome.deleted[moment] = found - before[moment]
-            if moment.number:
-                extra = outcome.deleted[moment] - clean[moment.scenario].deleted
-                outcome.failures[moment] += [f"deleted besides: {dict(extra)}"] if extra else []
-        read_notes(notes, players, outcome)
+                stuck |= self._drive(space, players, Player.is_over)
+                self._compare(space, players, outcome)
+        for moment, where in stuck.items():
+            outcome.failures.setdefault(moment, []).append(f"never got to its end: {where}")
+        self._judge(players, outcome, load.report)
+        for moment, found in count_deletes().items():
+            if extra := found - outcome.clean[moment.scenario].deleted:
+                outcome.failures[moment].append(f"deleted besides: {dict(extra)}")
+        outcome.reached = read_reached(notes, players)
         return outcome
 
     def _mark(self, space: Space, players: Mapping[Moment, Player]) -> tuple[Path, Path]:
@@ -215,9 +229,9 @@ class Crasher:
         players: Mapping[Moment, Player],
         is_done: Callable[[Player, Mapping[str, Any]], bool],
         look: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Let all play until each is done."""
-        done: set[str] = set()
+    ) -> dict[Moment, str]:
+        """Let all play until each is done; returns where those stand that are not in time."""
+        left = dict.fromkeys(players, "")
 
         def are_done() -> bool:
             look()
@@ -225,50 +239,55 @@ class Crasher:
                 obj["metadata"]["name"]: obj
                 for obj in space.plane.list("InferenceService", space.name)
             }
-            for player in players.values():
-                if player.name not in done and is_done(player, objects[player.name]):
-                    done.add(player.name)
-            left = [(m, p) for m, p in players.items() if p.name not in done]
-            assert not left, "; ".join(f"{m}: {say(objects[p.name])}" for m, p in left[:5])
-            return True
+            for moment in list(left):
+                player = players[moment]
+                left[moment] = say(objects[player.name])
+                if is_done(player, objects[player.name]):
+                    del left[moment]
+            return not left
 
-        wait_for(are_done, what="every service is where it should be", seconds=SECONDS)
+        with suppress(AssertionError):
+            wait_for(are_done, what="every service is where it should be", seconds=SECONDS)
+        return left
 
-    def _settle(
+    def _learn(
         self,
         space: Space,
         players: Mapping[Moment, Player],
-        clean: Mapping[str, Clean],
+        notes: Path,
+        count_deletes: Callable[[], dict[Moment, Deleted]],
         outcome: Outcome,
     ) -> None:
-        """Wait until every end is as without a crash; what is not so in time is what came of it."""
-        left = dict(players)
+        """How those ended that nobody was to stop."""
+        for moment, player in players.items():
+            if moment.number:
+                continue
+            wait_alone(space, player)
+            end = normalise(space, player.name)
+            writes = count_writes(notes, player.name)
+            outcome.clean[moment.scenario] = Clean(end, count_deletes()[moment], writes)
+
+    def _compare(self, space: Space, players: Mapping[Moment, Player], outcome: Outcome) -> None:
+        """Wait until every end is as without a crash; what is not so in time is a failure."""
+        left: dict[Moment, list[str]] = {moment: [] for moment in players}
 
         def are_settled() -> bool:
-            for moment, player in list(left.items()):
-                end = outcome.ends[moment] = normalise(space, player.name)
-                wanted = clean[moment.scenario].end if moment.number else None
-                is_alone = len(end["children"]["Deployment"]) == 1
-                if end == wanted or (wanted is None and is_alone):
+            for moment in list(left):
+                end = normalise(space, players[moment].name)
+                left[moment] = find_differences(outcome.clean[moment.scenario].end, end)
+                if not left[moment]:
                     del left[moment]
             return not left
 
         try:
-            wait_for(are_settled, what="every end is as without a crash", seconds=20)
+            wait_for(are_settled, what="every end is as without a crash", seconds=SETTLE_SECONDS)
         except AssertionError:
-            for moment in left:
-                wanted = clean[moment.scenario].end if moment.number else {}
-                outcome.failures[moment] = find_differences(wanted, outcome.ends[moment])
+            for moment, differences in left.items():
+                outcome.failures[moment] = differences
 
-    def _judge(
-        self,
-        space: Space,
-        players: Mapping[Moment, Player],
-        clean: Mapping[str, Clean],
-        outcome: Outcome,
-        report: Report,
-    ) -> None:
+    def _judge(self, players: Mapping[Moment, Player], outcome: Outcome, report: Report) -> None:
         """What clients met, beside what their candidate was told to do to them."""
+        outcome.late = report.late()
         for moment, player in players.items():
             outcome.requests += report.count(player.host)
             broken = report.failed(player.host)
@@ -298,20 +317,32 @@ class Crasher:
         return found
 
 
+def wait_alone(space: Space, player: Player) -> None:
+    """Return once nothing is left but one revision and the front Service."""
+    counts = {"Deployment": 1, "Service": 2, "PodDisruptionBudget": 1}
+
+    def is_alone() -> bool:
+        return all(len(space.children(kind, player.name)) == n for kind, n in counts.items())
+
+    wait_for(is_alone, what=f"{player.scenario.name} leaves one revision")
+
+
 def read_halts(notes: Path) -> set[str]:
     """The services that stand still."""
     return {line.split(" ")[1] for line in notes.read_text().splitlines() if line[:5] == "halt "}
 
 
-def read_notes(notes: Path, players: Mapping[Moment, Player], outcome: Outcome) -> None:
-    """How many writes each service had, and at which it was killed."""
+def read_reached(notes: Path, players: Mapping[Moment, Player]) -> dict[Moment, str]:
+    """The write before or after which each was killed."""
     names = {player.name: moment for moment, player in players.items()}
-    for line in notes.read_text().splitlines():
-        sort, name, number, what = line.split(" ", 3)
-        if sort == "halt":
-            outcome.reached[names[name]] = what
-        else:
-            outcome.writes[names[name]] = int(number)
+    lines = [line.split(" ", 4) for line in notes.read_text().splitlines()]
+    return {names[line[1]]: line[4] for line in lines if line[0] == "halt"}
+
+
+def count_writes(notes: Path, name: str) -> int:
+    """The writes for a service so far."""
+    lines = [line.split(" ") for line in notes.read_text().splitlines()]
+    return sum(line[0] == "write" and line[1] == name for line in lines)
 
 
 def find_differences(wanted: Any, found: Any, path: str = "") -> list[str]:

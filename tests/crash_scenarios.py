@@ -56,7 +56,7 @@ def serves(version: str) -> When:
     """Whether it is at rest with this version."""
 
     def look(status: Status) -> bool:
-        return (
+        return bool(
             status.get("rollout", {}).get("state") == "Complete"
             and status["stable"]["version"] == version
         )
@@ -83,7 +83,7 @@ def blue_green(hold: str = "1s", **fields: Any) -> Callable[[ServiceBuilder], Se
 
 
 def checked(service: ServiceBuilder) -> ServiceBuilder:
-    return service.canary(50, 100).analysis(CHECK, interval="1s", minSamples=1)
+    return service.canary(90, 100).analysis(CHECK, interval="1s", minSamples=1)
 
 
 HELD = canary({"weight": 25, "hold": LONG}, {"weight": 50, "hold": "1s"}, 100)
@@ -130,8 +130,13 @@ SCENARIOS = (
     Scenario("promote-full", HELD, (UP, (SHIFTED, ask(Verb.PROMOTE_FULL))), "1.1.0"),
     Scenario(
         "pause-resume",
-        canary({"weight": 25, "hold": "3s"}, 100),
-        (UP, (SHIFTED, ask(Verb.PAUSE)), (is_in("Paused", "1.1.0"), ask(Verb.RESUME))),
+        HELD,
+        (
+            UP,
+            (SHIFTED, ask(Verb.PAUSE)),
+            (is_in("Paused", "1.1.0"), ask(Verb.RESUME)),
+            (SHIFTED, ask(Verb.PROMOTE_FULL)),
+        ),
         "1.1.0",
     ),
     Scenario(

@@ -1,6 +1,6 @@
 """`make test`: everything that CI runs, in the order in which a failure is cheapest to find.
 
-verify, unit, then integration on the testbed's control plane, then end-to-end on its node tier.  Each
+verify, unit, property, then integration on the testbed's control plane, then end-to-end on its node tier.  Each
 stage says how long it took; the first failure ends the run.  The instance is the tests' own and is
 taken down at the end unless KEEP=1; after a failure its logs are kept in reports/logs.
 """
@@ -39,6 +39,7 @@ def main() -> int:
     testbed = (sys.executable, "-m", "testbed")
     run("verify", "make", "--no-print-directory", "verify")
     run("unit tests", *pytest, "tests/unit")
+    run("property tests", *pytest, "tests/property")
     run("testbed: control plane", *testbed, "up", "--name", NAME)
     try:
         run("integration tests", *pytest, "tests/integration")

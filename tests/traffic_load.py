@@ -19,6 +19,7 @@ from typing import Any, Self
 import aiohttp
 
 TIMEOUT_S = 20.0
+TOO_LATE = ": 504 "
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,27 @@ class Report:
         return sum(self.answers.get(host, {}).values())
 
     def failed(self, host: str) -> list[str]:
-        """What broke for clients of this host."""
-        return [line for line in self.broken if line.startswith(f"{host} ")]
+        """What broke for clients of this host, what came too late left out."""
+        return [
+            line for line in self.broken if line.startswith(f"{host} ") and TOO_LATE not in line
+        ]
+
+    def late(self) -> int:
+        """Answers that came too late, of all hosts.
+
+        Simulated pods take no time and one that is gone resets its connections, so a 504 says that the
+        machine was too slow for its clients, and nothing of what it was asked to do.
+        """
+        return sum(TOO_LATE in line for line in self.broken)
 
     def errors(self, host: str) -> dict[str, int]:
-        """Whatever wasn't a 200, by status and revision."""
+        """What pods answered otherwise than with a 200, by status and revision."""
         found = self.answers.get(host, {})
-        return {key: count for key, count in found.items() if not key.startswith("200 ")}
+        return {
+            key: count
+            for key, count in found.items()
+            if not key.startswith("200 ") and not key.endswith(" ")
+        }
 
 
 class Load:

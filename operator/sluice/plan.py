@@ -16,12 +16,13 @@ from sluice.resources.pod import make_pod_template
 from sluice.resources.revision import make_inputs, runtime_inputs
 from sluice.rollout import machine
 from sluice.rollout.asked import answer
-from sluice.rollout.course import Course, make_course, make_way_back
-from sluice.rollout.cursor import Cursor, CursorError, State, load_cursor
+from sluice.rollout.course import Course, make_course, make_way_back, without_gateway
+from sluice.rollout.cursor import Cursor, CursorError, Goal, State, load_cursor
 from sluice.rollout.sight import Sight, Track
 from sluice.shadow import find_comparer, find_obstacle
 from sluice.world import (
     CONTROLLER_REVISION,
+    DEPLOYMENT,
     GatewayView,
     Policy,
     RevisionView,
@@ -200,7 +201,8 @@ def find_course(world: World, cursor: Cursor | None, target: RevisionView | None
     if cursor.back:
         return make_way_back(wanted)
     view = world.revisions.get(cursor.revision)
-    return (view.course if view else None) or wanted
+    course = (view.course if view else None) or wanted
+    return course if world.service.spec.traffic is not None else without_gateway(course)
 
 
 def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | None, Trouble | None]:
@@ -283,6 +285,15 @@ def _find_stable(cursor: Cursor | None, world: World) -> Cursor | None:
     selected = front_revision(world.front)
     if selected not in world.revisions:
         return None
+    others = [
+        view
+        for view in world.revisions.values()
+        if view.hash != selected and DEPLOYMENT in view.children
+    ]
+    if others:
+        # It may have had clients a moment ago, as a candidate or as what came before: they get their time.
+        newest = max(others, key=lambda view: view.sequence).hash
+        return Cursor(State.ABORTING, newest, selected, goal=Goal.SUPERSEDED)
     return Cursor(State.COMPLETE, selected, selected)
 
 
@@ -309,6 +320,7 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         rejected=(rejected.reason, rejected.message) if rejected else None,
         carried=_find_carried(world, revision),
         reachable=_find_reachable(world),
+        weighs=spec.traffic is not None,
         proven=spec.traffic is None or revision in world.evidence.proven,
         unmirrored=find_obstacle(world, cursor, course),
         verdict=verdict,

@@ -6,13 +6,17 @@ there would be refused by its gateways.
 
 from sluice import names
 from sluice.rollout.course import Course
-from sluice.rollout.cursor import Cursor
+from sluice.rollout.cursor import Cursor, State
 from sluice.world import World
+
+
+_STATES = {State.PROGRESSING, State.ANALYSING, State.PAUSED}
 
 
 def is_shadowing(cursor: Cursor, course: Course) -> bool:
     """Whether the step at hand compares mirrored requests, or gets ready to."""
-    is_between = cursor.is_moving and bool(cursor.stable)
+    # Not while it is taken back, wherever it stood: a lost status is rebuilt without the step.
+    is_between = cursor.state in _STATES and bool(cursor.stable)
     return is_between and course.at(cursor.step).shadow > 0
 
 

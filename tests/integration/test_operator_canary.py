@@ -252,6 +252,8 @@ def test_a_rollback_goes_to_the_previous_revision(stage: Stage) -> None:
         wait_alone(space)
         assert {one.revision for one in stage.ask()} == {stable}
     assert stalled["message"].startswith("rolled back to 1.0.0: 1.1.0: rollback to previous")
+    assert stalled["message"] in space.events("RolledBack")
+    assert space.events("RequestAccepted") == ["rollback by somebody: going back to previous"]
     assert [entry[:2] for entry in outcomes(space)] == [
         ("1.0.0", "Serving"),
         ("1.1.0", "RolledBack"),
@@ -280,6 +282,9 @@ def test_a_third_version_takes_the_place_of_the_second(stage: Stage) -> None:
         ("1.1.0", "Superseded"),
         ("1.0.0", "Replaced"),
     ]
+    (aborting,) = space.events("Aborting")
+    assert aborting.startswith("1.1.0 gives its traffic back to 1.0.0")
+    assert [note for note in space.events("RollingOut") if note.startswith("1.0.0 -> 1.2.0: ")]
     assert load.report.broken == []
     assert load.report.errors(HOST) == {}
 
@@ -302,6 +307,8 @@ def test_a_reverted_spec_is_an_abort_that_leaves_no_mark(stage: Stage) -> None:
         ("1.1.0", "Superseded"),
         ("1.0.0", "Serving"),
     ]
+    assert len(space.events("Aborting")) == 1
+    assert space.events("RolledBack") == []
     assert load.report.broken == []
     assert load.report.errors(HOST) == {}
 
@@ -325,6 +332,9 @@ def test_a_restarted_operator_goes_on_where_it_was(
     weights = find_weights(following.seen)
     assert weights == sorted(weights)
     assert {0, 25, 50} <= set(weights)
+    assert outcomes(space) == [("1.1.0", "Serving", 100), ("1.0.0", "Replaced", 100)]
+    for step in ("step 1/3 weight 25", "step 2/3 weight 50"):
+        assert [note for note in space.events("Analysing") if step in note]
     assert load.report.broken == []
     assert load.report.errors(HOST) == {}
 
@@ -346,6 +356,8 @@ def test_few_samples_pause_a_rollout_and_never_end_it(stage: Stage) -> None:
         space.ask(Verb.PROMOTE)
         space.wait_ready("1.1.0")
     assert len(space.events("Paused")) == 2
+    assert space.events("RolledBack") == []
+    assert outcomes(space) == [("1.1.0", "Serving", 100), ("1.0.0", "Replaced", 100)]
     assert load.report.broken == []
 
 
@@ -373,6 +385,7 @@ def test_a_version_of_another_space_is_held_though_it_came_after_the_service(
     with stage.load() as load:
         space.change({"rollout": {"strategy": "BlueGreen", "canary": None}})
         space.wait_ready("2.0.0")
+    assert outcomes(space) == [("2.0.0", "Serving", 100), ("1.0.0", "Replaced", 100)]
     assert load.report.broken == []
     assert load.report.errors(HOST) == {}
 

@@ -51,6 +51,7 @@ def test_the_conditions_tell_a_story(space: Space) -> None:
         "replicas": 2,
         "readyReplicas": 2,
         "weight": 100,
+        "space": "pizza-1",
     }
     assert "candidate" not in status
     assert status["message"] == "1.0.0: 2/2 pods ready"

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from sluice.api.inferenceservice import InferenceServiceSpec
-from sluice.api.rollout import Approval, OnFailure, RolloutStrategy
+from sluice.api.rollout import Approval, OnFailure, Rollout, RolloutStrategy
 from sluice.names import canonical_json
 
 
@@ -81,8 +81,8 @@ class Course:
 def make_course(spec: InferenceServiceSpec) -> Course:
     """The course that the spec asks for now."""
     rollout = spec.rollout
-    course = Course(
-        steps=(Step(100, 100),),
+    return Course(
+        steps=tuple(_make_steps(rollout)),
         deadline=int(rollout.deadline_after.total_seconds()),
         strategy=rollout.strategy.value,
         bake=int(rollout.bake_after.total_seconds()),
@@ -91,6 +91,9 @@ def make_course(spec: InferenceServiceSpec) -> Course:
         analysis=rollout.analysis.to_dict() if rollout.analysis else None,
         match=tuple(match.to_dict() for match in rollout.match or ()),
     )
+
+
+def _make_steps(rollout: Rollout) -> list[Step]:
     steps: list[Step] = []
     if rollout.shadow is not None:
         percent = rollout.shadow.percent
@@ -117,12 +120,18 @@ def make_course(spec: InferenceServiceSpec) -> Course:
             steps.append(Step(100, 100, int(after.total_seconds())))
         case _:
             steps.append(Step(100, 100))
-    return replace(course, steps=tuple(steps))
+    return steps
 
 
 def make_way_back(course: Course) -> Course:
     """The course of a rollback: all at once, without holds and checks."""
     return Course((Step(100, 100),), course.deadline, course.strategy)
+
+
+def without_gateway(course: Course) -> Course:
+    """What is left of a course where nothing can give clients by share, or copy their requests."""
+    steps = [step for step in course.steps if step.weight in {0, 100} and not step.shadow]
+    return replace(course, steps=tuple(steps), match=())
 
 
 def dump_course(course: Course) -> str:

@@ -73,6 +73,8 @@ def advance(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if cursor.held == SUSPENDED:
         # Nobody looked while it was suspended: the clocks start anew.
         return replace(cursor, held="", progressed=now)
+    if not sight.weighs and 0 < cursor.weight < 100:
+        return _restart_without_shares(cursor, now)
     match cursor.state:
         case State.COMPLETE | State.REJECTED:
             return _settled(cursor, sight, now)
@@ -90,6 +92,23 @@ def advance(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
             return _baking(cursor, sight, now)
         case State.DRAINING:
             return _draining(cursor, sight, now)
+
+
+def _restart_without_shares(cursor: Cursor, now: datetime) -> Cursor:
+    """The gateway was taken away amid a rollout: the front Service gives all to one, so it begins anew."""
+    return replace(
+        cursor,
+        state=State.PROGRESSING,
+        step=0,
+        weight=0,
+        floor=0,
+        step_started=now,
+        progressed=now,
+        shifted=None,
+        paused="",
+        reason="",
+        message="",
+    )
 
 
 def _settled(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
@@ -118,13 +137,15 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         and (sight.proven or cursor.weight)
         and not sight.unmirrored
     ):
-        if step.weight == cursor.weight:
+        # It may have been decided (and taken back to here by promote-full) without being so yet.
+        has_weight = cursor.weight == 0 or sight.carried == cursor.weight
+        if step.weight == cursor.weight and has_weight:
             return _arrive(cursor, sight, now)
         return replace(cursor, state=State.SWITCHING, weight=step.weight, held="", ready=0)
     if cursor.weight and (failure := _find_failure(cursor, sight)):
-        return _fail(cursor, sight, now, *failure)
+        return _fail(cursor, sight, *failure)
     if track.doomed_reason and cursor.stable:
-        return _go_back(cursor, now, track.doomed_reason, track.doomed_message)
+        return _go_back(cursor, track.doomed_reason, track.doomed_message)
     if held := CAPACITY if track.unschedulable and not track.trouble else "":
         return cursor if cursor.held == held else replace(cursor, held=held)
     if cursor.held:
@@ -135,7 +156,7 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if cursor.state is State.PROGRESSING and now >= deadline_of(cursor, sight):
         message = _say_deadline(cursor, sight)
         if cursor.stable:
-            return _fail(cursor, sight, now, DEADLINE, message)
+            return _fail(cursor, sight, DEADLINE, message)
         return replace(cursor, state=State.FAILED, reason=DEADLINE, message=message)
     return cursor
 
@@ -152,7 +173,7 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         # Too few of its pods are ready again, and no client was moved yet.
         return replace(cursor, state=State.PROGRESSING, weight=before, progressed=now)
     if sight.candidate.ready == 0:
-        return _fail(cursor, sight, now, READINESS, "no pod was ready when it got its weight")
+        return _fail(cursor, sight, READINESS, "no pod was ready when it got its weight")
     return cursor
 
 
@@ -179,7 +200,7 @@ def _analysing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if _is_unwanted(cursor, sight):
         return _leave(cursor, sight, now)
     if failure := _find_failure(cursor, sight):
-        return _fail(cursor, sight, now, *failure)
+        return _fail(cursor, sight, *failure)
     step = sight.course.at(cursor.step)
     if now >= _since(cursor) + timedelta(seconds=step.hold) and sight.verdict is Verdict.PASS:
         if step.approval:
@@ -234,7 +255,7 @@ def _paused(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         return _leave(cursor, sight, now)
     failure = _find_failure(cursor, sight) if cursor.weight else None
     if failure and not sight.course.pauses:
-        return _fail(cursor, sight, now, *failure)
+        return _fail(cursor, sight, *failure)
     return cursor
 
 
@@ -337,15 +358,15 @@ def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
     return None
 
 
-def _fail(cursor: Cursor, sight: Sight, now: datetime, reason: str, message: str) -> Cursor:
+def _fail(cursor: Cursor, sight: Sight, reason: str, message: str) -> Cursor:
     if cursor.back:
         return _pause(cursor, NO_WAY_BACK, message)
     if sight.course.pauses:
         return replace(_pause(cursor, FAILED_CHECK, message), reason=reason)
-    return _go_back(cursor, now, reason, message)
+    return _go_back(cursor, reason, message)
 
 
-def _go_back(cursor: Cursor, now: datetime, reason: str, message: str) -> Cursor:
+def _go_back(cursor: Cursor, reason: str, message: str) -> Cursor:
     if cursor.back:
         return _pause(cursor, NO_WAY_BACK, message)
     if cursor.weight == 0:
@@ -408,7 +429,6 @@ def skip_to_end(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         cursor,
         state=State.PROGRESSING,
         step=last,
-        weight=cursor.weight,
         goal=Goal.FULL,
         step_started=now,
         progressed=now,

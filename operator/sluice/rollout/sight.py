@@ -43,6 +43,7 @@ class Sight:
     # Percent that the cursor's revision gets, by what clients go through; None while that isn't settled.
     carried: int | None = 0
     reachable: frozenset[str] = field(default_factory=frozenset)  # revisions that clients may reach
+    weighs: bool = True  # whether clients can be given to two revisions by share
     proven: bool = True  # answers of the candidate came through the gateway
     unmirrored: str = ""  # why a shadow step's requests are not compared yet
     verdict: Verdict = Verdict.PASS

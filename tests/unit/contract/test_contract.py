@@ -18,8 +18,11 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from sluice import labels, pods
+from sluice.analysis.agreement import AGREED, DISAGREED, IGNORED
 from sluice.api.inferenceservice import InferenceService
 from sluice.api.modelversion import ModelVersion
+from sluice.resources.comparer import make_comparer
+from sluice.resources.metadata import Owner
 from sluice.resources.pod import make_pod_template
 from sluice.resources.revision import make_inputs
 from sluice.world import Trouble
@@ -173,6 +176,7 @@ def test_the_command_lines_are_the_listed_ones_and_are_understood(spec: dict[str
 
 def test_the_labels_are_the_listed_ones() -> None:
     written = labels.revision_labels("s", "r", "m", "v") | {labels.FRONT: "true"}
+    written |= labels.comparer_labels("s", "r")
     table = rows("## Labels and annotations (written by the operator)")
     keys = {key for cell, *_ in table for key in names(cell)}
     assert keys == set(written)
@@ -382,6 +386,32 @@ def test_the_comparer_is_the_described_one() -> None:
     assert settings.max_body_bytes_in_flight == int(told["COMPARE_MAX_BODY_MB_IN_FLIGHT"]) << 20
     assert settings.min_cosine == float(told["COMPARE_MIN_COSINE"])
     assert settings.port == read_settings({}).port
+
+
+def test_the_comparer_understands_what_the_operator_sets(spec: dict[str, Any]) -> None:
+    owner = Owner("vision", "pizza", "uid")
+    pod = make_comparer(owner, "stable", "candidate", {"spec": spec})["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    given = environment(container)
+    settings = read_compare_settings(given)
+    assert (settings.stable_url, settings.candidate_url) == (
+        "http://pizza-stable",
+        "http://pizza-candidate",
+    )
+    assert settings.port == container["ports"][0]["containerPort"]
+    assert settings.drain_timeout_s < pod["terminationGracePeriodSeconds"]
+    listed_ones = section("## The comparer").partition("The operator runs one")[2]
+    assert set(given) == {"COMPARE_STABLE_URL", "COMPARE_CANDIDATE_URL", "PORT"}
+    assert "with the two URLs and `PORT`" in listed_ones
+    assert container["command"] == ["sluice-inference"]
+    _make_parser().parse_args(container["args"])
+
+
+def test_the_operator_counts_the_outcomes_that_count() -> None:
+    table = rows("## The comparer", 2)
+    counted = {names(cell)[0] for cell, _, is_counted in table if is_counted == "yes"}
+    assert counted == {AGREED, *DISAGREED}
+    assert {names(cell)[0] for cell, *_ in table} - counted == set(IGNORED)
 
 
 def test_the_comparers_samples_are_the_listed_ones() -> None:

@@ -841,7 +841,6 @@ def test_traffic_is_added_and_removed() -> None:
     assert_converged(sim)
 
 
-@pytest.mark.xfail(strict=True, reason="it waits for a share that no route gives any more")
 def test_traffic_removed_mid_step() -> None:
     """Without a route nobody has a share: the front Service alone says who gets all."""
     service = canary()
@@ -917,6 +916,17 @@ def test_a_lost_status_after_the_switch_finds_the_new_stable(state: str) -> None
 
     assert sim.status["stable"]["version"] == "1.1.0"
     assert sim.condition("Ready") == ("True", "Serving")
+    assert_converged(sim)
+
+
+def test_a_status_lost_right_after_the_switch_leaves_the_old_one_its_time() -> None:
+    service = canary(100, bake="10m")
+    sim = start(service)
+    move(sim, service)
+    sim.run_until("Baking", seconds=1200)
+    sim.change(sim.service | {"status": {}})
+    sim.run(seconds=60)
+
     assert_converged(sim)
 
 
