@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from tests.waiting import wait_for
 NAMESPACE = "traffic"
 KIND = "InferenceService"
 REQUEST = "sluice.dev/request"
+# A kubelet's first pause is longer, and grows to minutes; that is not what is looked at.
+RESTART_S = 0.5
 # Pods queue rather than refuse: when this machine stalls for a second, it is not the rollout that fails a
 # request.
 ENVIRONMENT = {"MAX_CONCURRENT_REQUESTS": "4096"}
@@ -252,7 +255,7 @@ def _play(
     try:
         operator.start()
         operator.wait_until_working()
-        with plane.following(KIND, NAMESPACE, story.tell):
+        with _keeping(operator), plane.following(KIND, NAMESPACE, story.tell):
             yield Theatre(cluster, plane, NAMESPACE, image, digest, story, operator)
     except BaseException:
         say("\n".join(json.dumps(line) for line in operator.lines()[-40:]))
@@ -261,3 +264,23 @@ def _play(
         operator.kill()
         plane.close()
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false", "--ignore-not-found")
+
+
+@contextlib.contextmanager
+def _keeping(operator: OperatorProcess) -> Iterator[None]:
+    """Starts the operator again whenever it has ended, as a kubelet does, while the block runs."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(RESTART_S):
+            if not operator.is_running:
+                operator.kill()  # nothing runs any more: it is only forgotten
+                operator.start()
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -202,8 +202,11 @@ class Crasher:
             outcome.failures.setdefault(moment, []).append(f"never got to its end: {where}")
         self._judge(players, outcome, load.report)
         for moment, found in count_deletes().items():
-            if extra := found - outcome.clean[moment.scenario].deleted:
-                outcome.failures[moment].append(f"deleted besides: {dict(extra)}")
+            extra = found - outcome.clean[moment.scenario].deleted
+            spare = players[moment].scenario.spare
+            besides = [f"{kind} {name}" for kind, name in extra if name != spare]
+            if besides:
+                outcome.failures[moment].append(f"deleted besides: {', '.join(besides)}")
         outcome.reached = read_reached(notes, players)
         return outcome
 

@@ -31,6 +31,9 @@ class Scenario:
     stable: str  # the version that serves in the end
     end: str = "Complete"
     before: tuple[Act, ...] = ()
+    spare: str = (
+        ""  # the revision without clients that may or may not be removed before it is needed again
+    )
 
 
 def at_once(_: Status) -> bool:
@@ -126,6 +129,7 @@ SCENARIOS = (
             (SHIFTED, ask(Verb.PROMOTE_FULL)),
         ),
         "1.1.0",
+        spare="R2",
     ),
     Scenario("promote-full", HELD, (UP, (SHIFTED, ask(Verb.PROMOTE_FULL))), "1.1.0"),
     Scenario(

@@ -9,7 +9,6 @@ from sluice.rollout.course import Course
 from sluice.rollout.cursor import Cursor, State
 from sluice.world import World
 
-
 _STATES = {State.PROGRESSING, State.ANALYSING, State.PAUSED}
 
 

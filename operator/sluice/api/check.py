@@ -135,8 +135,13 @@ class Check(Model):
         ),
     )
 
-    name: Label = Field(
-        description="Name of the check, a DNS label; status, events and metrics name it so."
+    name: Annotated[
+        Label,
+        Rule("self != 'shadow'", "is the check of rollout.shadow: choose another name"),
+    ] = Field(
+        description=(
+            "Name of the check, a DNS label other than shadow; status, events and metrics name it so."
+        )
     )
     metric: CheckMetric = Field(
         description=(

@@ -119,7 +119,8 @@ class Shadow(Model):
         le=100,
         description=(
             "Share of the mirrored requests that candidate and stable must answer alike, in "
-            "percent, 0 to 100. 0: compared and shown, never a reason to stop."
+            "percent, 0 to 100. 0: compared and shown, never a reason to stop. 100 is judged as "
+            "99.9, since no number of requests could prove it."
         ),
     )
 

@@ -146,8 +146,8 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         return _fail(cursor, sight, *failure)
     if track.doomed_reason and cursor.stable:
         return _go_back(cursor, track.doomed_reason, track.doomed_message)
-    if held := CAPACITY if track.unschedulable and not track.trouble else "":
-        return cursor if cursor.held == held else replace(cursor, held=held)
+    if track.unschedulable and not track.trouble:
+        return replace(cursor, held=CAPACITY)
     if cursor.held:
         # What held the rollout is over: the deadline's clock starts anew.
         return replace(cursor, state=State.PROGRESSING, held="", progressed=now)

@@ -498,6 +498,12 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         10,
         replace(STEP, deadline=40, ready=1, progressed=later(10)),
     ),
+    "and no shorter one": (
+        replace(STEP, deadline=40),
+        see(course=CANARY, wanted=8, ready=1),
+        9,
+        replace(STEP, deadline=40),
+    ),
     "progress after the first deadline": (
         replace(FIRST, state=State.FAILED),
         see(target=A, ready=1),
@@ -677,7 +683,47 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         5,
         replace(HOLDING, shifted=later(5), progressed=later(5)),
     ),
+    "a preview whose route isn't taken yet": (
+        STEP,
+        at(replace(CANARY, steps=(Step(0, 100, approval=True), Step(100, 100))), carried=None),
+        5,
+        replace(
+            STEP, state=State.ANALYSING, shifted=later(5), progressed=later(5), floor=4, restarts=2
+        ),
+    ),
+    "a first deployment remembers when it began": (
+        FIRST,
+        see(target=A, ready=2, reached=2),
+        5,
+        replace(COMPLETE_A, started=T0),
+    ),
+    "room again after the deadline": (
+        replace(FIRST, state=State.FAILED, held="WaitingForCapacity"),
+        see(target=A),
+        5,
+        replace(FIRST, progressed=later(5)),
+    ),
     # Switching
+    "a third before anybody is to be moved": (
+        replace(SHIFTING, weight=0),
+        at(carried=None, target=C, stable_replicas=3, deadline=77),
+        5,
+        BEGUN,
+    ),
+    "the shortest bake": (
+        replace(SHIFTING, step=2, weight=100, held="x"),
+        at(replace(CANARY, bake=1), carried=100),
+        5,
+        replace(
+            SHIFTING,
+            step=2,
+            state=State.BAKING,
+            stable=B,
+            previous=A,
+            weight=100,
+            switched=later(5),
+        ),
+    ),
     "the share is there": (
         replace(SHIFTING, ready=3, held="x"),
         at(carried=25),
@@ -780,6 +826,18 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         at(verdict=Verdict.INCONCLUSIVE, finding="12 of 300"),
         1200,
         replace(HOLDING, state=State.PAUSED, paused="InsufficientSamples", message="12 of 300"),
+    ),
+    "the checks were never sure, by the course's deadline": (
+        replace(HOLDING, deadline=0),
+        at(replace(CANARY, deadline=30), verdict=Verdict.INCONCLUSIVE, finding="12 of 300"),
+        30,
+        replace(
+            HOLDING,
+            deadline=0,
+            state=State.PAUSED,
+            paused="InsufficientSamples",
+            message="12 of 300",
+        ),
     ),
     "a check failed": (
         replace(HOLDING, held="x", switched=T0),
@@ -1045,6 +1103,12 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         at(carried=None, reachable=frozenset({B})),
         99,
         DRAINING,
+    ),
+    "one pod is reached": (
+        DRAINING,
+        at(carried=100, ready=1, reached=1, reachable=frozenset({B})),
+        5,
+        replace(COMPLETE_B, started=T0),
     ),
     "a way back is done": (
         BACK_DRAINING,
