@@ -1,6 +1,6 @@
 """`make test`: everything that CI runs, in the order in which a failure is cheapest to find.
 
-verify, unit, property, then integration on the testbed's control plane, then end-to-end on its node tier.  Each
+verify, unit, property, then integration on the testbed's control plane, then end-to-end on its node.
 stage says how long it took; the first failure ends the run.  The instance is the tests' own and is
 taken down at the end unless KEEP=1; after a failure its logs are kept in reports/logs.
 """
