@@ -13,7 +13,7 @@ export TESTBED_NAME ?= sluice
 SERVICES ?= 200
 ABORTS ?= 100
 
-.PHONY: help setup demo test unit property integration e2e nightly verify lint types imports generated generate fmt lock \
+.PHONY: help setup demo test unit coverage mutation property integration e2e nightly verify lint types imports generated generate fmt lock \
 	cluster cluster-down doctor run images pizza clean
 ##@ Start here
 help: ## What there is to make
@@ -29,6 +29,15 @@ test: setup ## Everything CI runs: verify, unit, integration (control plane), e2
 ##@ Tests by tier
 unit: setup ## Pure tests, under a minute
 	@$(PYTHON) -m pytest tests/unit
+
+CORE_TESTS := $(foreach name,machine asked course cursor,tests/unit/operator/test_$(name).py)
+
+coverage: setup ## Every branch of the rollout core, by its own tables
+	@$(PYTHON) -m coverage run --branch --source=operator/sluice/rollout -m pytest -q $(CORE_TESTS)
+	$(PYTHON) -m coverage report --show-missing --fail-under=100
+
+mutation: setup ## Mutants of the rollout core: killed, survived, excluded
+	@$(PYTHON) -m tests.mutation
 
 property: setup ## Invariants: state machines played at random, and explored state by state
 	@$(PYTHON) -m pytest tests/property -m "not nightly"

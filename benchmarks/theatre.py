@@ -153,10 +153,13 @@ class Theatre:
         return asked
 
     def wait_state(self, state: str, revision: str, seconds: float = 120.0) -> Moment:
-        """Until the rollout of this revision is in this state."""
-        return self.story.wait(
-            lambda one: (one.state, one.revision) == (state, revision), state, seconds
+        """Until the rollout of this revision is in this state; AssertionError once it was given up."""
+        ends = {state, "Rejected"}
+        found = self.story.wait(
+            lambda one: one.revision == revision and one.state in ends, state, seconds
         )
+        assert found.state == state, found.status["message"]
+        return found
 
     def wait_alone(self, revision: str) -> None:
         """Until no pod of another revision is left."""

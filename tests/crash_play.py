@@ -16,7 +16,7 @@ from typing import Any
 from testbed.cluster import Cluster
 from tests.audit import AuditLog
 from tests.crash_scenarios import SCENARIOS, Act, Scenario
-from tests.endstate import name_revisions, normalise
+from tests.endstate import find_differences, name_revisions, normalise
 from tests.operator_process import ROOT, USER, OperatorProcess
 from tests.plane import Plane
 from tests.space import Space, say
@@ -346,20 +346,3 @@ def count_writes(notes: Path, name: str) -> int:
     """The writes for a service so far."""
     lines = [line.split(" ") for line in notes.read_text().splitlines()]
     return sum(line[0] == "write" and line[1] == name for line in lines)
-
-
-def find_differences(wanted: Any, found: Any, path: str = "") -> list[str]:
-    """Where two end states differ."""
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        return [
-            line
-            for key in sorted({*wanted, *found})
-            for line in find_differences(wanted.get(key), found.get(key), f"{path}.{key}")
-        ]
-    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        return [
-            line
-            for index, (one, other) in enumerate(zip(wanted, found, strict=True))
-            for line in find_differences(one, other, f"{path}[{index}]")
-        ]
-    return [] if wanted == found else [f"{path}: {found!r}, without a crash {wanted!r}"]

@@ -82,3 +82,20 @@ def strip(value: Any) -> Any:
             return [strip(item) for item in value]
         case _:
             return value
+
+
+def find_differences(wanted: Any, found: Any, path: str = "") -> list[str]:
+    """Where two end states differ."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return [
+            line
+            for key in sorted({*wanted, *found})
+            for line in find_differences(wanted.get(key), found.get(key), f"{path}.{key}")
+        ]
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        return [
+            line
+            for index, (one, other) in enumerate(zip(wanted, found, strict=True))
+            for line in find_differences(one, other, f"{path}[{index}]")
+        ]
+    return [] if wanted == found else [f"{path}: {found!r}, wanted {wanted!r}"]

@@ -316,6 +316,7 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         target=target.hash if target else "",
         candidate=_track(world, cursor, candidate),
         course=course,
+        other_ready=before.ready_replicas if before else 0,
         previous_ready=previous.ready_replicas if previous else 0,
         rejected=(rejected.reason, rejected.message) if rejected else None,
         carried=_find_carried(world, revision),

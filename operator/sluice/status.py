@@ -13,7 +13,7 @@ from sluice.api import conditions as api
 from sluice.judgement import Judgement, Truth, is_superseded, judge, views_of, weight_of
 from sluice.plan import Plan
 from sluice.rollout.course import Course
-from sluice.rollout.cursor import Cursor, State
+from sluice.rollout.cursor import Cursor, State, load_cursor
 from sluice.world import RevisionView, Trouble, World
 
 Status = dict[str, Any]
@@ -52,7 +52,7 @@ def summarize(world: World, plan: Plan, trouble: Trouble | None, now: datetime) 
             # Before there is a stable revision nobody is served, whatever the front Service selects.
             weight = weight_of(world, cursor, revision) if cursor.stable else 0
             status[track] = _make_track(views[revision], weight)
-    if history := _make_history(world, plan, cursor, views, now):
+    if history := _make_history(world, cursor, views, now):
         status["history"] = history
     return status
 
@@ -216,7 +216,6 @@ def _describe(world: World, cursor: Cursor, course: Course | None) -> Status:
 
 def _make_history(
     world: World,
-    plan: Plan,
     cursor: Cursor,
     views: Mapping[str, RevisionView],
     now: datetime,
@@ -239,7 +238,7 @@ def _make_history(
         }
         history.insert(0, entry)
     if cursor.state is State.REJECTED and not _is_told(history, cursor):
-        history.insert(0, _make_ending(cursor, plan.course, views, stamp))
+        history.insert(0, _make_ending(cursor, views, stamp))
     before = world.status.get("rollout") or {}
     if is_superseded(world.status, cursor):
         gone = before["revision"]
@@ -250,6 +249,7 @@ def _make_history(
                 "revision": gone,
                 "from": before.get("startedTime", stamp),
                 "to": stamp,
+                "weight": _find_weight(load_cursor(world.status), views.get(gone)),
                 "outcome": "Superseded",
                 "reason": "spec asked for another revision",
             },
@@ -257,14 +257,17 @@ def _make_history(
     return history[:HISTORY_LIMIT]
 
 
-def _make_ending(
-    cursor: Cursor, course: Course | None, views: Mapping[str, RevisionView], stamp: str
-) -> Status:
-    weight = 0
-    if course is not None and cursor.step_started is not None:
-        weight = course.before(cursor.step)
-        if cursor.shifted is not None:
-            weight = course.at(cursor.step).weight
+def _find_weight(cursor: Cursor | None, view: RevisionView | None) -> int:
+    """The greatest share that a candidate had, by the course on its record."""
+    if cursor is None or cursor.step_started is None or view is None or view.course is None:
+        return 0
+    if cursor.shifted is not None:
+        return view.course.at(cursor.step).weight
+    return view.course.before(cursor.step)
+
+
+def _make_ending(cursor: Cursor, views: Mapping[str, RevisionView], stamp: str) -> Status:
+    weight = _find_weight(cursor, views.get(cursor.revision))
     outcome = "RolledBack" if weight else "Rejected"
     if cursor.reason == "Aborted":
         outcome = "Aborted"

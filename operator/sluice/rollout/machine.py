@@ -172,7 +172,7 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     ):
         # Too few of its pods are ready again, and no client was moved yet.
         return replace(cursor, state=State.PROGRESSING, weight=before, progressed=now)
-    if sight.candidate.ready == 0:
+    if sight.candidate.ready == 0 and sight.other_ready:
         return _fail(cursor, sight, READINESS, "no pod was ready when it got its weight")
     return cursor
 
@@ -348,7 +348,9 @@ def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
     track = sight.candidate
     needed = 1 if cursor.is_promoted else max(1, cursor.floor)
     trouble = f": {track.trouble}" if track.trouble else ""
-    if track.ready < needed:
+    if track.ready < needed and sight.other_ready:
+        # Where stable has no ready pod either it is the nodes, or who asks after them, and not the
+        # candidate: nothing is known of it, and there is nobody to give its clients to.
         return READINESS, f"{track.ready}/{needed} pods ready{trouble}"
     if not cursor.is_promoted and track.restarts > cursor.restarts:
         count = track.restarts - cursor.restarts
@@ -408,11 +410,13 @@ def resume(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     """Goes on where it was paused; the clocks start anew."""
     if cursor.is_promoted:
         return replace(cursor, state=State.BAKING, paused="", message="", reason="")
-    has_weight = cursor.shifted is not None and cursor.weight == sight.course.at(cursor.step).weight
+    is_given = cursor.weight == sight.course.at(cursor.step).weight
+    has_weight = is_given and cursor.shifted is not None
+    # What was being given may have arrived by now: it is not taken back for that.
+    otherwise = State.SWITCHING if is_given and cursor.weight else State.PROGRESSING
     return replace(
         cursor,
-        state=State.ANALYSING if has_weight else State.PROGRESSING,
-        weight=cursor.weight if has_weight else sight.course.before(cursor.step),
+        state=State.ANALYSING if has_weight else otherwise,
         shifted=now if has_weight else None,
         progressed=now,
         restarts=sight.candidate.restarts,

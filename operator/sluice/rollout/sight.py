@@ -36,6 +36,7 @@ class Sight:
     deadline: int = field(default=1200, kw_only=True)  # seconds, of a rollout that begins now
     candidate: Track  # of the cursor's revision
     course: Course
+    other_ready: int = 1  # ready pods of the revision that clients would go back to
     previous_ready: int = 0  # ready pods of the revision that drains or bakes
     rejected: tuple[str, str] | None = (
         None  # reason and message, where the target was rejected before

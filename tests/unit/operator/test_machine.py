@@ -746,6 +746,12 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
             SHIFTING, Goal.REJECTED, "ReadinessLost", "no pod was ready when it got its weight"
         ),
     ),
+    "pods that all went, and stable's too": (
+        SHIFTING,
+        at(carried=None, ready=0, other_ready=0),
+        5,
+        SHIFTING,
+    ),
     "a third while it is moved": (
         SHIFTING,
         at(carried=None, target=C),
@@ -874,6 +880,12 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         at(ready=1, trouble="OOM"),
         5,
         aborting(APPROVING, Goal.REJECTED, "ReadinessLost", "1/2 pods ready: OOM"),
+    ),
+    "fewer than that, while nothing of stable is ready either": (
+        APPROVING,
+        at(ready=1, other_ready=0, verdict=Verdict.INCONCLUSIVE),
+        5,
+        APPROVING,
     ),
     "just as many as its weight rests on": (
         replace(APPROVING, step=0),
@@ -1271,9 +1283,13 @@ RESUMED: dict[str, tuple[Cursor, Cursor]] = {
         replace(PAUSED, reason="x", restarts=0),
         replace(HOLDING, shifted=later(5), progressed=later(5)),
     ),
-    "before its share": (
+    "while it got its share": (
         replace(PAUSED, shifted=None, step=1, weight=50, restarts=0),
-        replace(STEP, step=1, weight=25, progressed=later(5), floor=1, restarts=2),
+        replace(SHIFTING, step=1, weight=50, progressed=later(5), floor=1, restarts=2),
+    ),
+    "before a preview": (
+        replace(PAUSED, shifted=None, step=1, weight=0, restarts=0),
+        replace(STEP, step=1, weight=0, progressed=later(5), floor=1, restarts=2),
     ),
     "with another share than its step's": (
         replace(PAUSED, step=1, weight=25),
