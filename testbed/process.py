@@ -64,7 +64,10 @@ def started_at(pid: int) -> int | None:
     # The command may hold spaces and brackets, so fields are counted from the last bracket: state
     # is the first after it, the start time the twentieth.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    # A leader is a zombie while its other threads still end, and until the last one has, what they
+    # share is open: the port that it listened on, for one.
+    is_over = fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return None if is_over else int(fields[19])
 
 
 def is_running(process: Process) -> bool:

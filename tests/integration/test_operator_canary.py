@@ -333,8 +333,8 @@ def test_a_restarted_operator_goes_on_where_it_was(
     assert weights == sorted(weights)
     assert {0, 25, 50} <= set(weights)
     assert outcomes(space) == [("1.1.0", "Serving", 100), ("1.0.0", "Replaced", 100)]
-    for step in ("step 1/3 weight 25", "step 2/3 weight 50"):
-        assert [note for note in space.events("Analysing") if step in note]
+    # The first step's event may have died with the operator: the status was written before.
+    assert [note for note in space.events("Analysing") if "step 2/3 weight 50" in note]
     assert load.report.broken == []
     assert load.report.errors(HOST) == {}
 
