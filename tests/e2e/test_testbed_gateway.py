@@ -204,10 +204,20 @@ def test_weights_split_the_requests_and_every_backend_has_its_stamp(site: Site) 
     assert 86 <= shares["green"] <= 214
 
 
-def test_a_change_of_weights_reaches_envoy_without_a_failed_request(site: Site) -> None:
-    site.route(split(100, 0))
+def lane(color: str, *, has_clients: bool) -> dict[str, Any]:
+    """A rule that a header leads to, and everybody else too where it has the clients."""
+    matches: list[dict[str, Any]] = [{"headers": [{"name": "sluice-pin", "value": color}]}]
+    if has_clients:
+        matches.append({"path": {"type": "PathPrefix", "value": "/"}})
+    return {"matches": matches, "backendRefs": [to(color)]}
+
+
+def test_a_change_of_lanes_reaches_envoy_without_a_failed_request(site: Site) -> None:
+    """What docs/adr/0005 rests on. With weights from and to 0 this fails: a cluster goes before its route."""
+    site.route(lane("blue", has_clients=True), lane("green", has_clients=False))
     site.wait_for_all(is_from("blue"))
-    site.route(split(0, 100))
+    site.wait_for_all(is_from("green"), "sluice-pin: green")
+    site.route(lane("blue", has_clients=False), lane("green", has_clients=True))
     during: list[Answer] = []
 
     def is_changed() -> bool:
