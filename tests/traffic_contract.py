@@ -4,6 +4,7 @@ A check starts nothing of the data plane itself, and knows no implementation.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.traffic_site import IN_A_ROW, Site, make_host, make_rule, statuses
 from tests.waiting import wait_for
@@ -26,15 +27,23 @@ def check_weights_split_requests(site: Site) -> None:
     assert 0.20 < share < 0.30, share
 
 
-def check_a_weight_of_zero_gets_nothing_until_it_is_raised(site: Site) -> None:
-    """And a change of weights moves all new requests, with no request lost on the way."""
+def make_lane(revision: str, *, has_clients: bool) -> dict[str, Any]:
+    """A rule that its pin leads to, and everybody else too where it has the clients (docs/adr/0005)."""
+    lane = make_rule({revision: 1}, {PIN: revision})
+    if has_clients:
+        lane["matches"] = [*lane["matches"], {"path": {"type": "PathPrefix", "value": "/"}}]
+    return lane
+
+
+def check_a_change_of_lanes_moves_everybody_and_loses_nobody(site: Site) -> None:
+    """One write of a route moves all new requests; what is under way ends where it is."""
     host = make_host()
     site.deploy("a")
     site.deploy("b")
-    site.route(host, [make_rule({"a": 100, "b": 0})])
+    site.route(host, [make_lane("a", has_clients=True), make_lane("b", has_clients=False)])
     site.wait_answers(host, lambda one: one.revision == "a", what="a has everything")
     under_way = site.begin(host, 1500, at_once=4)
-    site.route(host, [make_rule({"a": 0, "b": 100})])
+    site.route(host, [make_lane("a", has_clients=False), make_lane("b", has_clients=True)])
     site.wait_answers(host, lambda one: one.revision == "b", what="b has everything")
     assert statuses(under_way.result()) == {200: 1500}
 
@@ -200,7 +209,7 @@ def check_a_request_ends_where_it_began(site: Site) -> None:
 
 CHECKS: list[Callable[[Site], None]] = [
     check_weights_split_requests,
-    check_a_weight_of_zero_gets_nothing_until_it_is_raised,
+    check_a_change_of_lanes_moves_everybody_and_loses_nobody,
     check_a_header_pins_a_revision,
     check_a_mirror_gets_copies_and_answers_nobody,
     check_a_missing_backend_is_said_and_costs_only_its_share,
