@@ -6,9 +6,9 @@ nothing else of theirs: no environment, volumes, secrets of the model, or device
 
 from sluice import labels, names
 from sluice.resources.metadata import Manifest, Owner, make_manifest
+from sluice.resources.pod import SERVER_PORT, make_probe
 from sluice.resources.service import make_ports
 
-PORT = 8080
 # It goes on taking mirrored requests for some seconds and finishes them (docs/contract.md).
 TERMINATION_GRACE_SECONDS = 35
 _PLACEMENT = (
@@ -86,7 +86,7 @@ def _make_container(owner: Owner, stable: str, candidate: str, template: Manifes
         # In one namespace with it, so that the short name is found at the first try.
         "COMPARE_STABLE_URL": f"http://{names.child_name(owner.name, stable)}",
         "COMPARE_CANDIDATE_URL": f"http://{names.child_name(owner.name, candidate)}",
-        "PORT": str(PORT),
+        "PORT": str(SERVER_PORT),
     }
     container: Manifest = {
         "name": "compare",
@@ -94,26 +94,17 @@ def _make_container(owner: Owner, stable: str, candidate: str, template: Manifes
         "command": ["sluice-inference"],
         "args": ["compare"],
         "env": [{"name": name, "value": value} for name, value in environment.items()],
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
             "limits": {"memory": "512Mi"},
         },
         "securityContext": server["securityContext"],
-        "startupProbe": _make_probe("/ready", period=1, failures=120),
-        "readinessProbe": _make_probe("/ready", period=2, failures=3),
-        "livenessProbe": _make_probe("/health", period=10, failures=3),
+        "startupProbe": make_probe("/ready", period=1, timeout=3, failures=120),
+        "readinessProbe": make_probe("/ready", period=2, timeout=3, failures=3),
+        "livenessProbe": make_probe("/health", period=10, timeout=3, failures=3),
         "terminationMessagePolicy": "File",
     }
     if policy := server.get("imagePullPolicy"):
         container["imagePullPolicy"] = policy
     return container
-
-
-def _make_probe(path: str, *, period: int, failures: int) -> Manifest:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": 3,
-        "failureThreshold": failures,
-    }

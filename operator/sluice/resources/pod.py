@@ -144,9 +144,9 @@ def _make_server(service: str, revision: str, inputs: Inputs) -> Manifest:
             *runtime.get("volumeMounts", []),
         ],
         # Loading takes as long as it takes: the rollout's own deadline decides, not the kubelet.
-        "startupProbe": _make_probe("/ready", period=1, timeout=2, failures=3600),
-        "readinessProbe": _make_probe("/ready", period=2, timeout=3, failures=3),
-        "livenessProbe": _make_probe("/health", period=10, timeout=5, failures=3),
+        "startupProbe": make_probe("/ready", period=1, timeout=2, failures=3600),
+        "readinessProbe": make_probe("/ready", period=2, timeout=3, failures=3),
+        "livenessProbe": make_probe("/health", period=10, timeout=5, failures=3),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "terminationMessagePolicy": "File",
     }
@@ -201,7 +201,8 @@ def _make_resources(inputs: Inputs) -> Manifest:
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
 
 
-def _make_probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
+def make_probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
+    """A probe of the server's own port; times are in seconds."""
     return {
         "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period,

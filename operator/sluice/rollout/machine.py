@@ -96,15 +96,19 @@ def advance(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
 
 def _restart_without_shares(cursor: Cursor, now: datetime) -> Cursor:
     """The gateway was taken away amid a rollout: the front Service gives all to one, so it begins anew."""
+    return replace(_enter(cursor, 0, now), weight=0, floor=0, ready=cursor.ready)
+
+
+def _enter(cursor: Cursor, step: int, now: datetime) -> Cursor:
+    """At the beginning of a step; what the step before left behind is forgotten, its weight stays."""
     return replace(
         cursor,
         state=State.PROGRESSING,
-        step=0,
-        weight=0,
-        floor=0,
+        step=step,
         step_started=now,
         progressed=now,
         shifted=None,
+        ready=0,
         paused="",
         reason="",
         message="",
@@ -215,18 +219,7 @@ def next_step(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     """The step at hand is over: the next one, or promotion after the last."""
     if cursor.step >= len(sight.course.steps) - 1:
         return _promote(cursor, sight, now)
-    return replace(
-        cursor,
-        state=State.PROGRESSING,
-        step=cursor.step + 1,
-        step_started=now,
-        progressed=now,
-        shifted=None,
-        ready=0,
-        paused="",
-        reason="",
-        message="",
-    )
+    return _enter(cursor, cursor.step + 1, now)
 
 
 def _promote(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
@@ -428,20 +421,7 @@ def resume(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
 
 def skip_to_end(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     """All clients to the candidate as soon as its pods allow it."""
-    last = len(sight.course.steps) - 1
-    return replace(
-        cursor,
-        state=State.PROGRESSING,
-        step=last,
-        goal=Goal.FULL,
-        step_started=now,
-        progressed=now,
-        shifted=None,
-        paused="",
-        reason="",
-        message="",
-        ready=0,
-    )
+    return replace(_enter(cursor, len(sight.course.steps) - 1, now), goal=Goal.FULL)
 
 
 def _rejected(cursor: Cursor, reason: str, message: str) -> Cursor:
@@ -472,10 +452,13 @@ def _say_deadline(cursor: Cursor, sight: Sight) -> str:
 
 def _has_progressed(cursor: Cursor, sight: Sight, now: datetime) -> bool:
     assert cursor.progressed is not None, "load_cursor and begin see to it"  # noqa: S101 - narrows the type
-    pause = min(PROGRESS_SECONDS, _deadline(cursor, sight).total_seconds() / 4)
-    return (
-        sight.candidate.ready > cursor.ready and (now - cursor.progressed).total_seconds() >= pause
+    return sight.candidate.ready > cursor.ready and now - cursor.progressed >= _progress_pause(
+        cursor, sight
     )
+
+
+def _progress_pause(cursor: Cursor, sight: Sight) -> timedelta:
+    return min(timedelta(seconds=PROGRESS_SECONDS), _deadline(cursor, sight) / 4)
 
 
 def _since(cursor: Cursor) -> datetime:
@@ -506,8 +489,7 @@ def wake_after(cursor: Cursor, sight: Sight, now: datetime) -> float | None:
         case State.PROGRESSING if not cursor.held and cursor.progressed:
             moments.append(deadline_of(cursor, sight))
             if sight.candidate.ready > cursor.ready:
-                pause = min(PROGRESS_SECONDS, _deadline(cursor, sight).total_seconds() / 4)
-                moments.append(cursor.progressed + timedelta(seconds=pause))
+                moments.append(cursor.progressed + _progress_pause(cursor, sight))
         case State.ANALYSING:
             step = sight.course.at(cursor.step)
             moments = [_since(cursor) + timedelta(seconds=step.hold), deadline_of(cursor, sight)]
