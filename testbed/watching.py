@@ -33,25 +33,31 @@ class RefusedError(Exception):
         self.code = code
 
 
+def load_connection(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """The URL of the testbed's API server, and who asks there: its CA, and the user's certificate."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    context = ssl.create_default_context(
+        cadata=base64.b64decode(cluster["certificate-authority-data"]).decode()
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        pair = Path(folder) / "pair.pem"
+        pair.touch(mode=0o600)
+        pair.write_bytes(
+            base64.b64decode(user["client-certificate-data"])
+            + base64.b64decode(user["client-key-data"])
+        )
+        context.load_cert_chain(pair)
+    return cluster["server"], context
+
+
 class Api:
     """The API server behind a kubeconfig; made and used inside one event loop."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        config = yaml.safe_load(kubeconfig.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        context = ssl.create_default_context(
-            cadata=base64.b64decode(cluster["certificate-authority-data"]).decode()
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            pair = Path(folder) / "pair.pem"
-            pair.touch(mode=0o600)
-            pair.write_bytes(
-                base64.b64decode(user["client-certificate-data"])
-                + base64.b64decode(user["client-key-data"])
-            )
-            context.load_cert_chain(pair)
+        server, context = load_connection(kubeconfig)
         self.http = aiohttp.ClientSession(
-            cluster["server"],
+            server,
             connector=aiohttp.TCPConnector(ssl=context, limit=0),
             timeout=aiohttp.ClientTimeout(total=None, connect=10),
         )

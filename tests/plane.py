@@ -4,10 +4,7 @@ It is not the operator's own client on purpose: what is tested must not look at 
 nothing and asserts nothing.
 """
 
-import base64
 import json
-import ssl
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import yaml
+
+from testbed.watching import load_connection
 
 Obj = dict[str, Any]
 
@@ -62,21 +60,10 @@ class Plane:
     """The API server behind a kubeconfig, as that kubeconfig's user."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        config = yaml.safe_load(kubeconfig.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        context = ssl.create_default_context(
-            cadata=base64.b64decode(cluster["certificate-authority-data"]).decode()
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            pair = Path(folder) / "pair.pem"
-            pair.write_bytes(
-                base64.b64decode(user["client-certificate-data"])
-                + base64.b64decode(user["client-key-data"])
-            )
-            context.load_cert_chain(pair)
+        server, context = load_connection(kubeconfig)
         self.http = httpx.Client(
             trust_env=False,
-            base_url=cluster["server"],
+            base_url=server,
             verify=context,
             timeout=30,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
