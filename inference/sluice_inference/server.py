@@ -22,6 +22,7 @@ from sluice_inference.listening import make_http_server, make_listener
 from sluice_inference.logs import log
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import choose_backend, make_backend
+from sluice_inference.predictor import Predictor
 from sluice_inference.report import EXIT_CRASHED, EXIT_OK, EXIT_PERMANENT, make_report, write_report
 from sluice_inference.settings import Settings
 
@@ -41,20 +42,21 @@ class Server:
         self._failure = ""
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        backend = choose_backend(settings)
+        backend = choose_backend(settings.model)
         self._metrics.show(backend)
         self._engine = Engine(
-            make_backend(settings),
+            make_backend(settings.model),
             self._lifecycle,
             self._metrics,
-            batch_size=settings.batch_size,
-            queue_items=settings.queue_items,
-            stall_s=settings.stall_s,
+            batch_size=settings.model.batch_size,
+            queue_items=settings.model.queue_items,
+            stall_s=settings.model.stall_s,
             on_failed=self._on_failed,
         )
         self._pool = DecodePool(settings.decode_workers, settings.limits, self._metrics)
+        predictor = Predictor(settings.model, self._engine, self._pool, self._metrics)
         self._context = Context(
-            settings, self._lifecycle, self._engine, self._pool, self._metrics, backend
+            settings, self._lifecycle, self._engine, predictor, self._metrics, backend
         )
         self._metrics.inflight.set_function(lambda: self._context.traffic.in_flight)
         self._metrics.model_ready.set_function(lambda: float(self._lifecycle.is_ready()))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sluice_inference.errors import SettingsError
-from sluice_inference.settings import LOG_LEVELS, Reader
+from sluice_inference.settings import LOG_LEVELS
+from sluice_inference.settings.reader import Reader
 
 _MB = 1024 * 1024
 

@@ -11,8 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_inference.errors import RunError
+from sluice_inference.imaging.plan import ImagePlan
 
-Payload = NDArray[np.uint8] | str
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A picture and what is asked of it: for models that answer in words. Task as in spec.tasks."""
+
+    pixels: NDArray[np.uint8]
+    text: str
+    task: str
+
+
+Payload = NDArray[np.uint8] | str | Prompt
 
 
 class Kind(enum.StrEnum):
@@ -20,6 +31,7 @@ class Kind(enum.StrEnum):
 
     IMAGE = "image"
     TEXT = "text"
+    PROMPT = "prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +45,16 @@ class ModelFacts:
     labels: tuple[str, ...]
     space: str
     dimension: int
-    image_size: int
+    image: ImagePlan
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One item's answer: unit-length fp32 embedding [D], and probabilities [C] by label."""
+    """One item's answer: unit-length fp32 embedding [D], probabilities [C] by label, or words."""
 
     embedding: NDArray[np.float32] | None
     scores: NDArray[np.float32] | None
+    text: str | None = None
 
 
 class Backend(Protocol):
@@ -54,7 +67,7 @@ class Backend(Protocol):
         """Run real shapes, then the golden samples. Raises LoadError."""
 
     def run(self, kind: Kind, payloads: Sequence[Payload]) -> Sequence[Output | RunError]:
-        """One output for each payload, in order. Images are uint8 [size, size, 3]."""
+        """One output for each payload, in order. Images are as the facts' plan says."""
 
     def health(self) -> str:
         """What is broken for good, or an empty string."""

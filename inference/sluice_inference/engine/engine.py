@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output, Payload
+from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output, Payload, Prompt
 from sluice_inference.engine.bisect import run_isolated
 from sluice_inference.engine.queue import Item, WorkQueue
 from sluice_inference.errors import LoadError, RunError
@@ -164,7 +164,13 @@ class Engine:
 
 
 def _get_kind(payload: Payload) -> Kind:
-    return Kind.TEXT if isinstance(payload, str) else Kind.IMAGE
+    match payload:
+        case str():
+            return Kind.TEXT
+        case Prompt():
+            return Kind.PROMPT
+        case _:
+            return Kind.IMAGE
 
 
 def _is_wanted(item: Item) -> bool:

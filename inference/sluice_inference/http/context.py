@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from sluice_inference.engine.engine import Engine
 from sluice_inference.http.budget import BodyBudget
-from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, Traffic
 from sluice_inference.metrics import Metrics
+from sluice_inference.predictor import Answerer
 from sluice_inference.samples import Samples
 from sluice_inference.settings import Settings
 
@@ -20,7 +20,7 @@ class Context:
     settings: Settings
     lifecycle: Lifecycle
     engine: Engine
-    pool: DecodePool
+    answerer: Answerer
     metrics: Metrics
     backend: str
     traffic: Traffic = field(default_factory=Traffic)

@@ -12,17 +12,17 @@ from starlette.requests import Request
 
 from sluice_inference.errors import RequestError
 from sluice_inference.imaging.sniff import ALLOWED
+from sluice_inference.predictor import Input
 from sluice_inference.protocols.native import JsonInput, decode_request
-from sluice_inference.settings import Limits
+from sluice_inference.settings.limits import Limits
 
-Input = bytes | str | RequestError
 _RAW = frozenset({"image/jpeg", "image/png", "application/octet-stream", ""})
 _FIELDS = frozenset({"file", "files"})
 MAX_TEXT = 8192
 _LARGE_BODY = 1 << 20
 
 
-async def read_inputs(request: Request, limits: Limits) -> list[Input]:
+async def read_inputs(request: Request, limits: Limits) -> list[Input | RequestError]:
     """The request's inputs: image bytes, texts, or what is wrong with one of them.
 
     Raises RequestError when the request as a whole can't be used (400, 413, 415).
@@ -50,7 +50,7 @@ async def read_inputs(request: Request, limits: Limits) -> list[Input]:
     )
 
 
-def _read_json_input(one: JsonInput) -> Input:
+def _read_json_input(one: JsonInput) -> Input | RequestError:
     if (one.image is None) == (one.text is None):
         return RequestError(
             400, "BODY_INVALID", "an input needs either image or text, and only one"
@@ -63,7 +63,7 @@ def _read_json_input(one: JsonInput) -> Input:
     return text
 
 
-async def _read_form(request: Request, limits: Limits) -> list[Input]:
+async def _read_form(request: Request, limits: Limits) -> list[Input | RequestError]:
     from starlette.formparsers import MultiPartException, MultiPartParser
 
     parser = MultiPartParser(
@@ -80,7 +80,7 @@ async def _read_form(request: Request, limits: Limits) -> list[Input]:
             "BODY_INVALID",
             f"the form can't be read: {error.message}; images go into field files",
         ) from error
-    inputs: list[Input] = []
+    inputs: list[Input | RequestError] = []
     try:
         for name, upload in form.multi_items():
             if name not in _FIELDS or isinstance(upload, str):
@@ -93,7 +93,7 @@ async def _read_form(request: Request, limits: Limits) -> list[Input]:
     return inputs
 
 
-def _check_count(inputs: list[Input], limits: Limits) -> list[Input]:
+def _check_count(inputs: list[Input | RequestError], limits: Limits) -> list[Input | RequestError]:
     if not inputs:
         raise RequestError(400, "BODY_INVALID", "the request holds no input; send at least one")
     if len(inputs) > limits.max_images:

@@ -38,7 +38,7 @@ class Envelope:
         self._app = app
         self._context = context
         settings = context.settings
-        stamps = {"sluice-revision": settings.revision, "sluice-model": settings.model}
+        stamps = {"sluice-revision": settings.revision, "sluice-model": settings.model.title}
         self._stamps = [
             (name.encode(), value.encode("latin-1", "replace"))
             for name, value in stamps.items()
@@ -149,7 +149,9 @@ class _Exchange:
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = [*message.get("headers", ()), *self._envelope.stamps]
+            headers = list(message.get("headers", ()))
+            given = {name for name, _ in headers}
+            headers += [stamp for stamp in self._envelope.stamps if stamp[0] not in given]
             headers.append((b"x-request-id", self._id.encode()))
             if self._context.lifecycle.state is State.DRAINING:
                 # Tells keep-alive clients to come back on another connection, to another pod.
@@ -204,12 +206,12 @@ class _Exchange:
 
     def _record(self, seconds: float) -> None:
         metrics, settings = self._context.metrics, self._context.settings
-        metrics.requests_total.labels(self._route, settings.model, str(self._status)).inc()
-        metrics.request_seconds.labels(self._route, settings.model).observe(seconds)
+        metrics.requests_total.labels(self._route, settings.model.title, str(self._status)).inc()
+        metrics.request_seconds.labels(self._route, settings.model.title).observe(seconds)
         if self._is_sample and self._status != _CLIENT_LEFT:
             outcome = choose_outcome(
                 self._status,
-                is_fallback=settings.role == _FALLBACK,
+                is_fallback=settings.role == _FALLBACK or self._scope.get("is_fallback", False),
                 is_partial=self._scope.get("is_partial", False),
             )
             self._context.samples.count(outcome, seconds)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.imaging.sniff import make_corrupt, read_header
 
 Pixels = NDArray[np.uint8]
@@ -34,8 +35,8 @@ _DAMAGED = (
 )
 
 
-def decode_image(data: bytes, *, size: int, max_bytes: int, max_pixels: int) -> Pixels:
-    """JPEG or PNG bytes as uint8 [size, size, 3] RGB.
+def decode_image(data: bytes, plan: ImagePlan, *, max_bytes: int, max_pixels: int) -> Pixels:
+    """JPEG or PNG bytes as the plan's pixels, uint8 [height, width, 3] RGB.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit values lose their low byte,
     then the whole picture is scaled (bicubic) without cropping: where things are is what counts.
@@ -48,14 +49,15 @@ def decode_image(data: bytes, *, size: int, max_bytes: int, max_pixels: int) -> 
                 raise make_corrupt("the image contradicts its own header")
             if header.media_type == "image/jpeg":
                 # Lets the JPEG decoder skip detail nobody will see; twice the size keeps quality.
-                image.draft("RGB", (2 * size, 2 * size))
+                image.draft("RGB", (2 * plan.width, 2 * plan.height))
             upright = ImageOps.exif_transpose(image)
             rgb = _to_rgb(upright)
     except _DAMAGED as error:
         cause = "the file ends before the picture does" if _is_truncated(error) else "it is damaged"
         raise make_corrupt(f"the image can't be decoded: {cause}") from error
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
+    size = (plan.width, plan.height)
+    if rgb.size != size:
+        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
     return np.asarray(rgb, dtype=np.uint8)
 
 

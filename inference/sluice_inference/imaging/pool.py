@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sluice_inference.errors import RequestError
 from sluice_inference.imaging.decode import Pixels, decode_image
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.metrics import Metrics
-from sluice_inference.settings import Limits
+from sluice_inference.settings.limits import Limits
 
 
 class DecodePool:
@@ -20,21 +21,21 @@ class DecodePool:
         self._limits = limits
         self._seconds = metrics.stage_seconds.labels("decode")
 
-    async def decode(self, data: bytes, size: int) -> Pixels | RequestError:
-        """The pixels [size, size, 3], or what to tell the client about these bytes."""
+    async def decode(self, data: bytes, plan: ImagePlan) -> Pixels | RequestError:
+        """The plan's pixels, or what to tell the client about these bytes."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._decode, data, size
+            self._executor, self._decode, data, plan
         )
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes, size: int) -> Pixels | RequestError:
+    def _decode(self, data: bytes, plan: ImagePlan) -> Pixels | RequestError:
         started = time.perf_counter()
         try:
             return decode_image(
                 data,
-                size=size,
+                plan,
                 max_bytes=self._limits.max_image_bytes,
                 max_pixels=self._limits.max_pixels,
             )

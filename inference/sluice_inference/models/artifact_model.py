@@ -13,23 +13,24 @@ from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.manifest import MANIFEST, verify_manifest
 from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output
 from sluice_inference.errors import LoadError, RunError
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.models.golden import check_golden
-from sluice_inference.settings import SERVED_TASKS, Settings
+from sluice_inference.settings.model import SERVED_TASKS, ModelSettings
 
 Tokens = NDArray[np.int64]
 
 
-def open_artifact(settings: Settings) -> ArtifactConfig:
+def open_artifact(settings: ModelSettings) -> ArtifactConfig:
     """The artifact's config, once the folder is the version's and does what the version says.
 
     `fetch` hashed every file; here the manifest's digest and the files' sizes are held to it again,
     which costs nothing. Raises LoadError with both values.
     """
-    folder = settings.model_path
-    if settings.model_digest:
+    folder = settings.path
+    if settings.digest:
         try:
             data = (folder / MANIFEST).read_bytes()
-            manifest = verify_manifest(data, settings.model_digest, str(folder / MANIFEST))
+            manifest = verify_manifest(data, settings.digest, str(folder / MANIFEST))
             for entry in manifest.files:
                 size = (folder / entry.path).stat().st_size
                 if size != entry.size:
@@ -43,7 +44,9 @@ def open_artifact(settings: Settings) -> ArtifactConfig:
     return config
 
 
-def make_facts(settings: Settings, config: ArtifactConfig, backend: str, device: str) -> ModelFacts:
+def make_facts(
+    settings: ModelSettings, config: ArtifactConfig, backend: str, device: str
+) -> ModelFacts:
     """The facts of a loaded artifact, narrowed to the tasks that the version promises."""
     tasks = settings.tasks or config.tasks
     return ModelFacts(
@@ -54,17 +57,17 @@ def make_facts(settings: Settings, config: ArtifactConfig, backend: str, device:
         labels=config.labels,
         space=config.embedding.space if config.embedding else "",
         dimension=config.embedding.dimension if config.embedding else 0,
-        image_size=config.image.size,
+        image=ImagePlan.square(config.image.size),
     )
 
 
-def make_tokenizer(settings: Settings, config: ArtifactConfig) -> Any:
+def make_tokenizer(settings: ModelSettings, config: ArtifactConfig) -> Any:
     """The artifact's tokenizer, cutting and padding to the text length; None without text."""
     if config.text is None:
         return None
     from tokenizers import Tokenizer
 
-    path = settings.model_path / "tokenizer.json"
+    path = settings.path / "tokenizer.json"
     if not path.is_file():
         raise LoadError("tokenizer.json is missing, but config.json has text")
     try:
@@ -83,7 +86,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tokens:
 
 
 def warm_up(
-    backend: Backend, settings: Settings, config: ArtifactConfig, facts: ModelFacts
+    backend: Backend, settings: ModelSettings, config: ArtifactConfig, facts: ModelFacts
 ) -> None:
     """Run every batch size up to the largest, then the golden samples.
 
@@ -98,7 +101,7 @@ def warm_up(
         if config.text is not None and "TextEmbedding" in facts.tasks:
             texts = ["warm up"] * size
             _check_outcomes(Kind.TEXT, backend.run(Kind.TEXT, texts), size, facts)
-    check_golden(settings.model_path, backend, config.labels, config.image.size)
+    check_golden(settings.path, backend, facts)
 
 
 def batch_sizes(largest: int) -> Iterator[int]:
@@ -140,7 +143,7 @@ def _check_outcomes(
             )
 
 
-def _check_promises(settings: Settings, config: ArtifactConfig) -> None:
+def _check_promises(settings: ModelSettings, config: ArtifactConfig) -> None:
     """Hold the artifact to what its ModelVersion says. Raises LoadError with both values."""
     embedding = config.embedding
     space = embedding.space if embedding else ""

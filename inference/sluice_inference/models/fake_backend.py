@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload
+from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload, Prompt
 from sluice_inference.errors import RunError
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.models.outputs import make_outputs
-from sluice_inference.settings import SERVED_TASKS, Settings
+from sluice_inference.settings.model import SERVED_TASKS, ModelSettings
 
 _OTHER = "other"
 
@@ -25,7 +26,9 @@ _OTHER = "other"
 class FakeBackend:
     """Latency is by batch, errors are by item. Readiness passes before the errors begin."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: ModelSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._dimension = settings.embedding_dimension or settings.fake.dimension
         # Which items fail must differ between replicas, so the system's randomness seeds it.
@@ -48,7 +51,7 @@ class FakeBackend:
             labels=(settings.fake.label, _OTHER),
             space=settings.embedding_space or "fake",
             dimension=self._dimension,
-            image_size=settings.fake.image_size,
+            image=ImagePlan.square(settings.fake.image_size),
         )
 
     def warmup(self) -> None:
@@ -82,7 +85,13 @@ class FakeBackend:
         return output
 
     def _embed(self, payload: Payload) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        data = payload.encode() if isinstance(payload, str) else payload.tobytes()
+        match payload:
+            case str():
+                data = payload.encode()
+            case Prompt():
+                data = payload.pixels.tobytes() + payload.text.encode()
+            case _:
+                data = payload.tobytes()
         seed = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
         values = np.random.default_rng(seed).standard_normal(self._dimension)
         return values.astype(np.float32)

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sluice_inference.engine.backend import Backend, Kind, Output, Payload
+from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output, Payload
 from sluice_inference.errors import LoadError, RequestError
 from sluice_inference.imaging.decode import decode_image
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.logs import log
 
 _MAX_BYTES = 64 * 1024 * 1024
@@ -37,7 +38,7 @@ class Golden(msgspec.Struct, frozen=True):
     min_cosine: str = "0.999"
 
 
-def check_golden(folder: Path, backend: Backend, labels: tuple[str, ...], image_size: int) -> int:
+def check_golden(folder: Path, backend: Backend, facts: ModelFacts) -> int:
     """Run every golden sample of the artifact through the backend; returns how many there are.
 
     An artifact without samples passes. Raises LoadError with the sample, its value and the limit.
@@ -55,20 +56,15 @@ def check_golden(folder: Path, backend: Backend, labels: tuple[str, ...], image_
         raise LoadError(f"golden/golden.json: not schema 1, or more than {_MAX_SAMPLES} samples")
     lowest = 1.0
     for sample in golden.samples:
-        lowest = min(lowest, _check_sample(folder, backend, sample, labels, image_size, limit))
+        lowest = min(lowest, _check_sample(folder, backend, sample, facts, limit))
     log("info", "golden samples pass", samples=len(golden.samples), lowest_cosine=round(lowest, 6))
     return len(golden.samples)
 
 
 def _check_sample(
-    folder: Path,
-    backend: Backend,
-    sample: GoldenSample,
-    labels: tuple[str, ...],
-    image_size: int,
-    limit: float,
+    folder: Path, backend: Backend, sample: GoldenSample, facts: ModelFacts, limit: float
 ) -> float:
-    kind, payload = _read_sample(folder, sample, image_size)
+    kind, payload = _read_sample(folder, sample, facts.image)
     outcome = backend.run(kind, [payload])[0]
     if not isinstance(outcome, Output):
         raise LoadError(f"golden sample {sample.name}: {outcome}")
@@ -83,7 +79,7 @@ def _check_sample(
     if sample.label:
         if outcome.scores is None:
             raise LoadError(f"golden sample {sample.name}: has a label, the model gives none")
-        label = labels[int(np.argmax(outcome.scores))]
+        label = facts.labels[int(np.argmax(outcome.scores))]
         if label != sample.label:
             raise LoadError(
                 f"golden sample {sample.name}: label {label!r}, expected {sample.label!r}"
@@ -102,7 +98,7 @@ def _compare(sample: GoldenSample, output: Output) -> float:
     return float(np.dot(output.embedding, expected) / np.linalg.norm(expected))
 
 
-def _read_sample(folder: Path, sample: GoldenSample, size: int) -> tuple[Kind, Payload]:
+def _read_sample(folder: Path, sample: GoldenSample, plan: ImagePlan) -> tuple[Kind, Payload]:
     if bool(sample.image) == bool(sample.text):
         raise LoadError("golden/golden.json: each sample needs either an image or a text")
     if sample.text:
@@ -112,7 +108,7 @@ def _read_sample(folder: Path, sample: GoldenSample, size: int) -> tuple[Kind, P
         raise LoadError(f"golden sample {sample.image}: outside the artifact")
     try:
         data = path.read_bytes()
-        pixels = decode_image(data, size=size, max_bytes=1 << 28, max_pixels=1 << 28)
+        pixels = decode_image(data, plan, max_bytes=1 << 28, max_pixels=1 << 28)
     except OSError as error:
         raise LoadError(f"golden sample {sample.image}: {error.strerror}") from error
     except RequestError as problem:

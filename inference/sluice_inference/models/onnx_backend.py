@@ -19,13 +19,13 @@ from sluice_inference.models.artifact_model import (
     warm_up,
 )
 from sluice_inference.models.outputs import make_outputs
-from sluice_inference.settings import Settings
+from sluice_inference.settings.model import ModelSettings
 
 
 class OnnxBackend:
     """Serves an artifact of format ONNX. Precision is the graphs' own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
         self._image: Any = None
         self._text: Any = None
@@ -47,7 +47,7 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         # Threads that spin between runs eat the container's CPU quota while there is nothing to do.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        folder = self._settings.model_path
+        folder = self._settings.path
         self._image = _open(onnxruntime, folder / "image.onnx", options, providers)
         _check_names(self._image, "image.onnx", "pixels", {"embedding", "logits"})
         if self._config.text is not None:
@@ -69,7 +69,7 @@ class OnnxBackend:
             tokens = tokenize(self._tokenizer, texts)
             (embeddings,) = self._text.run(["embedding"], {"tokens": tokens})
             return make_outputs(embeddings, None)
-        pixels = np.stack([image for image in payloads if not isinstance(image, str)])
+        pixels = np.stack([image for image in payloads if isinstance(image, np.ndarray)])
         embeddings, logits = self._image.run(["embedding", "logits"], {"pixels": pixels})
         return make_outputs(embeddings, logits)
 

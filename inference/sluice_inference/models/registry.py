@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from sluice_inference.engine.backend import Backend
-from sluice_inference.settings import Settings
+from sluice_inference.settings.model import ModelSettings
 
 _BY_FORMAT = {"Safetensors": "torch", "ONNX": "onnx"}
 
 
-def choose_backend(settings: Settings) -> str:
+def choose_backend(settings: ModelSettings) -> str:
     """torch, onnx or fake."""
-    return _BY_FORMAT[settings.model_format] if settings.backend == "auto" else settings.backend
+    return _BY_FORMAT[settings.format] if settings.backend == "auto" else settings.backend
 
 
-def make_backend(settings: Settings) -> Backend:
+def make_backend(settings: ModelSettings) -> Backend:
     """The backend, not loaded yet."""
     match choose_backend(settings):
         case "torch":

@@ -20,7 +20,7 @@ from sluice_inference.models.artifact_model import (
     warm_up,
 )
 from sluice_inference.models.outputs import make_outputs
-from sluice_inference.settings import Settings
+from sluice_inference.settings.model import ModelSettings
 
 ARCHITECTURES = ("SpatialDualEncoder",)
 # After one of these every later call on the device fails until the process is another one.
@@ -30,7 +30,7 @@ _FATAL = ("CUDA error", "illegal memory access", "device-side assert", "ECC erro
 class TorchBackend:
     """Serves an artifact of format Safetensors."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
         self._model: Any = None
         self._torch: Any = None
@@ -42,7 +42,7 @@ class TorchBackend:
 
     def load(self) -> ModelFacts:
         self._config = open_artifact(self._settings)
-        path = self._settings.model_path / "model.safetensors"
+        path = self._settings.path / "model.safetensors"
         if not path.is_file():
             raise LoadError(
                 "model.safetensors is missing; an artifact of format Safetensors needs it"
@@ -91,7 +91,7 @@ class TorchBackend:
                 texts = [text for text in payloads if isinstance(text, str)]
                 tokens = torch.from_numpy(tokenize(self._tokenizer, texts)).to(self._device)
                 return make_outputs(_to_numpy(self._model.encode_text(tokens)), None)
-            pixels = np.stack([image for image in payloads if not isinstance(image, str)])
+            pixels = np.stack([image for image in payloads if isinstance(image, np.ndarray)])
             batch = torch.from_numpy(pixels).to(self._device)
             embeddings, logits = self._model.encode_image(batch)
             return make_outputs(_to_numpy(embeddings), _to_numpy(logits))

@@ -72,6 +72,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     model: str
     version: str
+    fallback_reason: str = ""
     space: str = ""
     dimension: int = 0
     embeddings: list[list[float] | ItemError] = []

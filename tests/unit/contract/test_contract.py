@@ -40,6 +40,7 @@ from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import make_backend
+from sluice_inference.predictor import Predictor
 from sluice_inference.report import EXIT_OK, EXIT_PERMANENT, EXIT_TRY_AGAIN, make_report
 from sluice_inference.settings import read_settings
 from tests.builders import inference_service, model_version
@@ -134,9 +135,9 @@ def test_what_the_operator_sets_is_what_the_server_understands(spec: dict[str, A
         "bcdfghjklm",
         labels.PRIMARY,
     )
-    assert settings.model == f"{given['MODEL_NAME']}/{given['MODEL_VERSION']}"
-    assert ",".join(settings.tasks) == given["MODEL_TASKS"]
-    assert (settings.embedding_space, settings.embedding_dimension) == ("pizza-1", 64)
+    assert settings.model.title == f"{given['MODEL_NAME']}/{given['MODEL_VERSION']}"
+    assert ",".join(settings.model.tasks) == given["MODEL_TASKS"]
+    assert (settings.model.embedding_space, settings.model.embedding_dimension) == ("pizza-1", 64)
     assert settings.port == containers(spec)["server"]["ports"][0]["containerPort"]
 
 
@@ -255,7 +256,7 @@ async def start(spec: dict[str, Any], **env: str) -> AsyncIterator[httpx.AsyncCl
     lifecycle, metrics, ready = Lifecycle(), Metrics(), threading.Event()
     lifecycle.on_change(lambda state: ready.set() if state is State.READY else None)
     engine = Engine(
-        make_backend(settings),
+        make_backend(settings.model),
         lifecycle,
         metrics,
         batch_size=1,
@@ -264,7 +265,16 @@ async def start(spec: dict[str, Any], **env: str) -> AsyncIterator[httpx.AsyncCl
         on_failed=lambda message: None,
     )
     pool = DecodePool(1, settings.limits, metrics)
-    app = make_app(Context(settings, lifecycle, engine, pool, metrics, "fake"))
+    app = make_app(
+        Context(
+            settings,
+            lifecycle,
+            engine,
+            Predictor(settings.model, engine, pool, metrics),
+            metrics,
+            "fake",
+        )
+    )
     engine.start()
     try:
         assert await asyncio.to_thread(ready.wait, 10)

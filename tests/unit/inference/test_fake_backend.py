@@ -22,7 +22,7 @@ class Clock:
 
 
 def make_fake(clock: Clock | None = None, **env: str) -> FakeBackend:
-    backend = FakeBackend(read_settings({"BACKEND": "fake", **env}), clock or Clock())
+    backend = FakeBackend(read_settings({"BACKEND": "fake", **env}).model, clock or Clock())
     backend.load()
     backend.warmup()
     return backend
@@ -65,7 +65,7 @@ def test_so_long_after_it_is_ready_every_input_fails() -> None:
 
 
 def test_told_to_it_never_becomes_ready() -> None:
-    backend = FakeBackend(read_settings({"BACKEND": "fake", "FAKE_NEVER_READY": "true"}))
+    backend = FakeBackend(read_settings({"BACKEND": "fake", "FAKE_NEVER_READY": "true"}).model)
     thread = threading.Thread(target=backend.load, daemon=True)
     thread.start()
     thread.join(0.2)

@@ -24,6 +24,7 @@ from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import make_backend
+from sluice_inference.predictor import Predictor
 from sluice_inference.protocols.native import JsonRequest, decode_request
 from sluice_inference.settings import read_settings
 
@@ -47,16 +48,23 @@ async def start(wait: bool = True, **env: str) -> AsyncIterator[httpx.AsyncClien
     lifecycle, metrics, settled = Lifecycle(), Metrics(), threading.Event()
     lifecycle.on_change(lambda state: settled.set() if state is State.READY else None)
     engine = Engine(
-        make_backend(settings),
+        make_backend(settings.model),
         lifecycle,
         metrics,
-        batch_size=settings.batch_size,
-        queue_items=settings.queue_items,
-        stall_s=settings.stall_s,
+        batch_size=settings.model.batch_size,
+        queue_items=settings.model.queue_items,
+        stall_s=settings.model.stall_s,
         on_failed=lambda message: None,
     )
     pool = DecodePool(2, settings.limits, metrics)
-    context = Context(settings, lifecycle, engine, pool, metrics, "fake")
+    context = Context(
+        settings,
+        lifecycle,
+        engine,
+        Predictor(settings.model, engine, pool, metrics),
+        metrics,
+        "fake",
+    )
     if wait:
         engine.start()
         assert settled.wait(10)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sluice_inference.errors import RequestError
 from sluice_inference.imaging.decode import decode_image
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.imaging.sniff import read_header
 
 
@@ -36,7 +37,7 @@ def make_png_header(width: int, height: int) -> bytes:
 
 
 def decode(data: bytes, size: int = 16) -> np.ndarray:
-    return decode_image(data, size=size, max_bytes=100_000, max_pixels=1_000_000)
+    return decode_image(data, ImagePlan.square(size), max_bytes=100_000, max_pixels=1_000_000)
 
 
 JPEG = save(make_image(), "JPEG")

@@ -109,7 +109,7 @@ def folder(tmp_path: Path) -> Path:
 
 def make_onnx(folder: Path, **env: str) -> OnnxBackend:
     values = {"MODEL_PATH": str(folder), "BATCH_SIZE": "4", "DEVICE": "cpu", **env}
-    return OnnxBackend(read_settings(values))
+    return OnnxBackend(read_settings(values).model)
 
 
 def edit(folder: Path, file: str, change: Callable[[Any], None]) -> None:
@@ -341,6 +341,6 @@ def test_the_arithmetic() -> None:
     ],
 )
 def test_the_format_chooses_the_backend_unless_told(env: dict[str, str], backend: str) -> None:
-    settings = read_settings(env)
+    settings = read_settings(env).model
     assert choose_backend(settings) == backend
     assert type(make_backend(settings)).__name__.lower() == f"{backend}backend"

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from sluice_inference.errors import SettingsError
-from sluice_inference.settings import count_cpus, read_settings
+from sluice_inference.settings import read_settings
+from sluice_inference.settings.reader import count_cpus
 
 
 def test_everything_has_a_default() -> None:
     settings = read_settings({})
-    assert (settings.port, settings.backend, settings.drain_timeout_s) == (8080, "auto", 25)
+    assert (settings.port, settings.model.backend, settings.drain_timeout_s) == (8080, "auto", 25)
     assert settings.limits.max_images == 10
 
 
@@ -28,12 +29,12 @@ def test_values_are_read_with_their_units() -> None:
             "EMBEDDING_DIMENSION": "",
         }
     )
-    assert settings.tasks == ("ImageEmbedding", "Classification")
+    assert settings.model.tasks == ("ImageEmbedding", "Classification")
     assert settings.limits.max_image_bytes == 2 * 1024 * 1024
     assert settings.limits.max_body_bytes_in_flight == 64 * 1024 * 1024
     assert settings.limits.request_timeout_s == 1.5
-    assert settings.model == "pizza/1.0.0"
-    assert settings.embedding_dimension == 0
+    assert settings.model.title == "pizza/1.0.0"
+    assert settings.model.embedding_dimension == 0
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_an_unusable_variable_is_named_with_what_is_allowed(
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         read_settings({"PORT": "x", "BACKEND": "y"})
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["PORT", "BACKEND"]
+    assert {problem.split(":")[0] for problem in caught.value.problems} == {"PORT", "BACKEND"}
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 def make_torch(folder: Path, **env: str) -> TorchBackend:
     values = {"MODEL_FORMAT": "Safetensors", "DEVICE": "cpu", "BATCH_SIZE": "4"}
-    return TorchBackend(read_settings({**values, "MODEL_PATH": str(folder), **env}))
+    return TorchBackend(read_settings({**values, "MODEL_PATH": str(folder), **env}).model)
 
 
 def make_noise() -> list[Any]:

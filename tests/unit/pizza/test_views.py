@@ -95,7 +95,7 @@ def test_the_artifact_is_sound_and_its_graph_does_the_work_of_every_view(
                 "BATCH_SIZE": "4",
                 "DEVICE": "cpu",
             }
-        )
+        ).model
     )
     backend.load()
     backend.warmup()  # raises where a golden sample comes out otherwise

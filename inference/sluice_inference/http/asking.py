@@ -1,0 +1,110 @@
+"""What every inference route does around a model: is it served, is there time, who answered, what counts.
+
+Routes read bodies and write answers in their own dialect; this is all that they share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.requests import Request
+
+from sluice_inference.engine.backend import ModelFacts
+from sluice_inference.errors import RequestError
+from sluice_inference.http.context import Context
+from sluice_inference.predictor import Input, Job, Reply
+
+Inputs = Sequence[Input | RequestError]
+
+
+class Asker:
+    """Asks the context's answerer on behalf of requests."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def check_served(self, tasks: Sequence[str], what: str) -> ModelFacts:
+        """The model's facts, if it answers now and serves one of `tasks`.
+
+        Raises RequestError 503 NOT_READY, or 404 TASK_NOT_SERVED with `what` and the tasks there are.
+        """
+        context = self._context
+        facts = context.answerer.facts
+        if facts is None or not context.lifecycle.is_answering():
+            context.metrics.rejected_total.labels("not_ready").inc()
+            raise RequestError(
+                503,
+                "NOT_READY",
+                f"the server is {context.lifecycle.state}; GET /ready turns 200 when it can answer",
+                retry_after_s=1,
+            )
+        if not set(tasks) & set(facts.tasks):
+            raise make_not_served(what, facts)
+        return facts
+
+    async def ask(self, request: Request, read: Callable[[], Awaitable[Inputs]]) -> Reply:
+        """The reply to what `read` makes of the body, within the time of one request.
+
+        Raises RequestError: what `read` raises, what the model can't take, 504 TIMEOUT.
+        """
+        settings, metrics = self._context.settings, self._context.metrics
+        timeout_s = settings.limits.request_timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout_at(deadline):
+                inputs = await read()
+                metrics.stage_seconds.labels("read").observe(time.perf_counter() - started)
+                reply = await self._context.answerer.answer(Job(inputs, deadline))
+        except TimeoutError:
+            metrics.rejected_total.labels("deadline").inc()
+            raise RequestError(
+                504, "TIMEOUT", f"no answer within {timeout_s:g} s (REQUEST_TIMEOUT_MS)"
+            ) from None
+        self._note(request, reply)
+        return reply
+
+    def _note(self, request: Request, reply: Reply) -> None:
+        """Count failed inputs, and leave word for the envelope, which counts the request."""
+        problems = find_problems(reply)
+        for problem in problems:
+            self._context.metrics.item_errors_total.labels(problem.code).inc()
+        request.scope["is_partial"] = any(problem.status >= 500 for problem in problems)
+        request.scope["is_fallback"] = bool(reply.fallback_reason)
+
+
+def find_problems(reply: Reply) -> list[RequestError]:
+    """What went wrong with single inputs, in their order."""
+    return [one for one in reply.outcomes if isinstance(one, RequestError)]
+
+
+def describe_failure(problems: Sequence[RequestError]) -> RequestError:
+    """One error for a request none of whose inputs could be answered: 422, or 500 where we are at fault."""
+    if len(problems) == 1:
+        return problems[0]
+    ours = any(problem.status >= 500 for problem in problems)
+    return RequestError(
+        500 if ours else 422,
+        "MODEL_FAILED" if ours else "ALL_INPUTS_FAILED",
+        f"none of the {len(problems)} inputs could be answered; items says why, for each",
+    )
+
+
+def make_headers(reply: Reply, *, has_embedding: bool) -> dict[str, str]:
+    """What an answer is stamped with beside the envelope's stamps: who gave it, in which space."""
+    headers = {"sluice-model": reply.model.title}
+    if reply.fallback_reason:
+        headers["sluice-fallback-reason"] = reply.fallback_reason
+    if has_embedding:
+        headers["sluice-embedding-space"] = reply.facts.space
+    return headers
+
+
+def make_not_served(what: str, facts: ModelFacts) -> RequestError:
+    return RequestError(
+        404,
+        "TASK_NOT_SERVED",
+        f"{what} is not served by this version; its tasks are {', '.join(facts.tasks)}",
+    )
