@@ -229,6 +229,8 @@ def _promote(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         state=State.BAKING if bakes else State.DRAINING,
         stable=cursor.revision,
         previous=cursor.stable,
+        # Where no step was watched, the bake is the first to be.
+        shifted=cursor.shifted or (now if bakes else None),
         switched=now,
         paused="",
         goal=Goal.NONE,

@@ -721,6 +721,7 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
             stable=B,
             previous=A,
             weight=100,
+            shifted=later(5),
             switched=later(5),
         ),
     ),
@@ -790,7 +791,7 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         5,
         replace(HOLDING, shifted=later(5), progressed=later(5)),
     ),
-    "promote-full watches nothing": (
+    "promote-full watches nothing but its bake": (
         replace(SHIFTING, step=2, weight=100, goal=Goal.FULL),
         at(replace(CHECKED, bake=60), carried=100),
         5,
@@ -801,6 +802,7 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
             stable=B,
             previous=A,
             weight=100,
+            shifted=later(5),
             switched=later(5),
         ),
     ),
