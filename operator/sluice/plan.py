@@ -406,6 +406,7 @@ def _track(world: World, cursor: Cursor | None, view: RevisionView | None) -> Tr
     return Track(
         ready=view.ready_replicas,
         wanted=wanted,
+        cut_off=sum(pod.is_cut_off for pod in live),
         reached=world.reachable.get(view.hash, 0),
         unschedulable=next((pod.unschedulable for pod in live if pod.unschedulable), ""),
         doomed_reason=doomed.reason if doomed else "",

@@ -60,7 +60,11 @@ def project_pod(pod: Pod) -> Pod:
 
 
 def _project_container(status: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {"name": status["name"], "restartCount": status.get("restartCount", 0)}
+    kept = {
+        "name": status["name"],
+        "ready": status.get("ready", False),
+        "restartCount": status.get("restartCount", 0),
+    }
     for key in ("state", "lastState"):
         state = status.get(key) or {}
         kept[key] = {
@@ -85,12 +89,23 @@ def view_pod(pod: Pod) -> PodView:
     return PodView(
         name=pod["metadata"]["name"],
         ready=ready,
+        is_cut_off=not ready and _is_cut_off(pod),
         terminating="deletionTimestamp" in pod["metadata"],
         unschedulable=unschedulable,
         restarts=sum(item["restartCount"] for item in pod["status"]["containerStatuses"]),
         address=pod["status"].get("podIP", ""),
         trouble=None if ready else find_trouble(pod),
     )
+
+
+def _is_cut_off(pod: Pod) -> bool:
+    """Whether the pod is unready for its node's sake and not its own.
+
+    The node controller takes the condition away from every pod of a node that it no longer hears of, and
+    leaves the containers' own readiness, which only the kubelet writes, as it was.
+    """
+    containers = pod["status"]["containerStatuses"]
+    return bool(containers) and all(item["ready"] for item in containers)
 
 
 def find_trouble(pod: Pod) -> Trouble | None:

@@ -40,6 +40,7 @@ class PodView:
 
     name: str
     ready: bool = False
+    is_cut_off: bool = False  # its containers are ready, but nothing is heard of its node
     terminating: bool = False
     unschedulable: str = ""  # the scheduler's words
     restarts: int = 0  # of its containers, together

@@ -176,7 +176,7 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     ):
         # Too few of its pods are ready again, and no client was moved yet.
         return replace(cursor, state=State.PROGRESSING, weight=before, progressed=now)
-    if sight.candidate.ready == 0 and sight.other_ready:
+    if sight.candidate.ready + sight.candidate.cut_off == 0 and sight.other_ready:
         return _fail(cursor, sight, READINESS, "no pod was ready when it got its weight")
     return cursor
 
@@ -343,9 +343,9 @@ def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
     track = sight.candidate
     needed = 1 if cursor.is_promoted else max(1, cursor.floor)
     trouble = f": {track.trouble}" if track.trouble else ""
-    if track.ready < needed and sight.other_ready:
-        # Where stable has no ready pod either it is the nodes, or who asks after them, and not the
-        # candidate: nothing is known of it, and there is nobody to give its clients to.
+    if track.ready + track.cut_off < needed and sight.other_ready:
+        # Pods that are cut off may be as well as ever: it is their nodes, or who asks after them.  Where
+        # stable has no ready pod either, there is nobody to give the candidate's clients to.
         return READINESS, f"{track.ready}/{needed} pods ready{trouble}"
     if not cursor.is_promoted and track.restarts > cursor.restarts:
         count = track.restarts - cursor.restarts

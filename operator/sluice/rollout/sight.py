@@ -17,6 +17,7 @@ class Track:
 
     ready: int = 0
     wanted: int = 1  # ready pods that it needs before all clients may be sent to it
+    cut_off: int = 0  # pods that only their nodes make unready: nothing is known of them
     reached: int = 0  # of its ready pods: how many are behind the front Service
     unschedulable: str = ""
     doomed_reason: str = ""  # a trouble that waiting can't mend

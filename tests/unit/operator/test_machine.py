@@ -753,6 +753,12 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         5,
         SHIFTING,
     ),
+    "pods that are all cut off while it is moved": (
+        SHIFTING,
+        at(carried=None, ready=0, cut_off=4),
+        5,
+        SHIFTING,
+    ),
     "a third while it is moved": (
         SHIFTING,
         at(carried=None, target=C),
@@ -888,6 +894,18 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         at(ready=1, other_ready=0, verdict=Verdict.INCONCLUSIVE),
         5,
         APPROVING,
+    ),
+    "fewer than that, the others cut off with their nodes": (
+        APPROVING,
+        at(ready=0, cut_off=2, verdict=Verdict.INCONCLUSIVE),
+        5,
+        APPROVING,
+    ),
+    "fewer than that, though some are only cut off": (
+        APPROVING,
+        at(ready=0, cut_off=1),
+        5,
+        aborting(APPROVING, Goal.REJECTED, "ReadinessLost", "0/2 pods ready"),
     ),
     "just as many as its weight rests on": (
         replace(APPROVING, step=0),

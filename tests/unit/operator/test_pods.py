@@ -23,11 +23,16 @@ UNREACHABLE = json.dumps(
 
 
 def container(
-    name: str = "server", *, state: dict[str, Any] | None = None, last: dict[str, Any] | None = None
+    name: str = "server",
+    *,
+    state: dict[str, Any] | None = None,
+    last: dict[str, Any] | None = None,
+    ready: bool = False,
 ) -> dict[str, Any]:
     return {
         "name": name,
         "image": "left out",
+        "ready": ready,
         "restartCount": 2 if last else 0,
         "state": state or {"running": {"startedAt": "2026-11-21T12:00:00Z"}},
         "lastState": last or {},
@@ -164,7 +169,7 @@ def test_the_projection_keeps_little() -> None:
     assert "spec" not in given
     assert given["metadata"]["labels"] == {"sluice.dev/service": "pizza"}
     assert given["status"]["containerStatuses"] == [
-        {"name": "server", "restartCount": 0, "state": {}, "lastState": {}}
+        {"name": "server", "ready": False, "restartCount": 0, "state": {}, "lastState": {}}
     ]
 
 
@@ -174,3 +179,15 @@ def test_a_long_message_is_cut() -> None:
 
     assert trouble is not None
     assert len(trouble.message) == 600
+
+
+@pytest.mark.parametrize(
+    ("said", "is_cut_off"),
+    [
+        pytest.param(pod(server=container(ready=True)), True, id="its node makes it unready"),
+        pytest.param(pod(server=container()), False, id="its own probe does"),
+        pytest.param(pod(fetch=container("fetch", ready=True)), False, id="it hasn't begun"),
+    ],
+)
+def test_a_pod_is_told_from_its_node(said: dict[str, Any], is_cut_off: bool) -> None:
+    assert view_pod(said).is_cut_off == is_cut_off
