@@ -4,6 +4,7 @@ It measures nothing.  Progress goes to stderr; stdout belongs to the result.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,11 +29,18 @@ def make_cluster(purpose: str, existing: str = "") -> Iterator[Cluster]:
         yield Cluster.load(existing)
         return
     name = f"{purpose}-{os.getpid()}"
+    clean_up_when_told_to_end()
     testbed(name, "up")
     try:
         yield Cluster.load(name)
     finally:
         testbed(name, "down")
+
+
+def clean_up_when_told_to_end() -> None:
+    """SIGTERM ends this process as Ctrl-C does, by way of every `finally`: no instance is left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
 def testbed(name: str, command: str) -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.instance import say
+from benchmarks.instance import clean_up_when_told_to_end, say
 from examples.fake import deploy
 from examples.pizza.deploy import make_namespace
 from testbed import images, local
@@ -212,6 +212,7 @@ def make_theatre(
     `options` are the operator's flags.
     """
     progress = Progress()
+    clean_up_when_told_to_end()
     cluster = Cluster.load(existing) if existing else Cluster(f"{purpose}-{os.getpid()}")
     try:
         if not existing:
