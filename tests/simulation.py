@@ -253,6 +253,7 @@ class Simulation:
             "containerStatuses": [
                 {
                     "name": "server",
+                    "ready": behaviour == "ready",
                     "restartCount": self.restarts.get(version, 0),
                     "state": {},
                     "lastState": {},
@@ -271,6 +272,7 @@ class Simulation:
             status["initContainerStatuses"] = [
                 {
                     "name": "fetch",
+                    "ready": False,
                     "restartCount": 1,
                     "state": {"terminated": ended},
                     "lastState": {},

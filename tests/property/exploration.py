@@ -628,7 +628,13 @@ _GATEWAY = {
 
 @functools.cache
 def _make_pod(revision: str, number: int, is_ready: bool, restarts: int) -> dict[str, Any]:
-    server = {"name": "server", "restartCount": restarts, "state": {}, "lastState": {}}
+    server = {
+        "name": "server",
+        "ready": is_ready,
+        "restartCount": restarts,
+        "state": {},
+        "lastState": {},
+    }
     return {
         "metadata": {
             "name": f"pizza-{revision}-{number}",

@@ -111,7 +111,13 @@ class ShadowSimulation(Simulation):
                 "conditions": [{"type": "Ready", "status": found}, scheduled],
                 "initContainerStatuses": [],
                 "containerStatuses": [
-                    {"name": "compare", "restartCount": 0, "state": {}, "lastState": {}}
+                    {
+                        "name": "compare",
+                        "ready": self.comparer == "ready",
+                        "restartCount": 0,
+                        "state": {},
+                        "lastState": {},
+                    }
                 ],
             },
         }
