@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from benchmarks.attribution import count_failures
 from benchmarks.theatre import ERRORS, KIND, Story, Theatre, make_canary
 from benchmarks.traffic import Traffic, run_traffic
 from examples.fake import deploy
-from testbed import gateway, images
+from testbed import gateway, images, prometheus
 from testbed.cluster import Cluster
 from tests import traffic_contract
 from tests.e2e.conftest import Stage
@@ -203,6 +204,71 @@ def test_a_canary_takes_over_and_a_bad_one_is_rolled_back(
         ("1.1.0", "Serving"),
         ("1.0.0", "Replaced"),
     ]
+
+
+@pytest.fixture
+def prometheus_url(theatre: Theatre, plane: Plane, tmp_path: Path) -> Iterator[str]:
+    """A Prometheus that scrapes the namespace's pods, with the labels that the operator asks for.
+
+    Debian's has no discovery of pods, so they are told to it by a file as they come and go.
+    """
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    targets, groups = folder / "pods.json", dict[str, dict[str, Any]]()
+
+    def tell(type_: str, pod: Obj) -> None:
+        labels, address = pod["metadata"].get("labels", {}), pod["status"].get("podIP", "")
+        groups.pop(pod["metadata"]["name"], None)
+        if type_ != "DELETED" and address and "sluice.dev/revision" in labels:
+            groups[pod["metadata"]["name"]] = {
+                "targets": [f"{address}:8080"],
+                "labels": {
+                    "namespace": theatre.namespace,
+                    "sluice_dev_service": labels["sluice.dev/service"],
+                    "sluice_dev_revision": labels["sluice.dev/revision"],
+                },
+            }
+        written = targets.with_suffix(".new")
+        written.write_text(json.dumps(list(groups.values())))
+        written.replace(targets)
+
+    scrape = {
+        "job_name": "sluice",
+        "metrics_path": "/metrics/rollout",
+        "file_sd_configs": [{"files": [targets.name]}],
+    }
+    configuration = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
+    (folder / prometheus.CONFIGURATION).write_text(yaml.safe_dump(configuration))
+    targets.write_text("[]")
+    with plane.following("Pod", theatre.namespace, tell):
+        yield prometheus.start(theatre.cluster, folder)
+    prometheus.stop(theatre.cluster)
+
+
+def test_a_prometheus_judges_a_canary(
+    theatre: Theatre, traffic: Callable[[], Any], prometheus_url: str
+) -> None:
+    share = (
+        'sum(increase(sluice_inference_answers_total{sluice_dev_revision="{{candidate}}",outcome="error"}[10s]))'
+        ' / sum(increase(sluice_inference_answers_total{sluice_dev_revision="{{candidate}}"}[10s]))'
+        " or vector(0)"
+    )
+    words = {"name": "words", "metric": "Query", "type": "Absolute", "query": share, "max": "0.1"}
+    rollout = make_canary((50, 5), (100, 0), checks=(ERRORS, {**words, "dryRun": True}))
+    rollout["analysis"] |= {
+        "minSamples": 100,
+        "source": {"type": "Prometheus", "prometheus": {"url": prometheus_url}},
+    }
+    first = serve_first(theatre, **rollout)
+    with traffic() as running:
+        running.wait(first, 50)
+        second = theatre.ship("1.1.0", **rollout)
+        assert theatre.wait_state("Complete", second).stable["version"] == "1.1.0"
+        bad = theatre.ship("1.2.0", {"FAKE_ERROR_PERCENT": "50"}, **rollout)
+        end = theatre.wait_state("Rejected", bad)
+        assert end.rollout["reason"] == "AnalysisFailed"
+        assert "ErrorRate" in end.status["message"]
+        expect_no_failure_of_ours(running, bad)
 
 
 def test_blue_green_waits_for_approval_and_goes_back_at_once(
