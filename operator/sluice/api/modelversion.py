@@ -43,6 +43,10 @@ class Architecture(StrEnum):
     """The network's shape; the server knows how to build each one."""
 
     SPATIAL_DUAL_ENCODER = "SpatialDualEncoder"
+    CLIP = "CLIP"
+    SIGLIP = "SigLIP"
+    VISION_TEXT_DUAL_ENCODER = "VisionTextDualEncoder"
+    CNN = "CNN"
 
 
 class ArtifactFormat(StrEnum):
@@ -263,7 +267,8 @@ class ModelVersionSpec(Model):
     architecture: Architecture = Field(
         description=(
             "Shape of the network: SpatialDualEncoder (image and text towers, a geometry tower "
-            "and a classifier)."
+            "and a classifier), CLIP, SigLIP or VisionTextDualEncoder (public dual encoders), CNN "
+            "(an image classifier)."
         )
     )
     embedding: Embedding | None = Field(
