@@ -79,6 +79,18 @@ bench-abort: setup ## ABORTS=100: how fast a candidate loses its clients
 bench-accuracy: setup ## The served accuracy equals the trained one
 	@$(PYTHON) -m benchmarks.accuracy
 
+bench-serve: setup ## The server beside infinity-emb and FastAPI + transformers: SERVE="--model … --device …"
+	@$(PYTHON) -m benchmarks.serve $(SERVE)
+
+bench-abuse: setup ## 200 clients, some of them broken or malicious, and SIGTERM under load
+	@$(PYTHON) -m benchmarks.abuse
+
+bench-fallback: setup ## The INT8 fallback on CPUs, 50 clients: latency, throughput, memory
+	@$(PYTHON) -m benchmarks.fallback
+
+bench-cold-start: setup ## From the server's start to ready; the images' sizes
+	@$(PYTHON) -m benchmarks.cold_start
+
 ##@ The house
 verify: lint types imports generated ## Lint, types, import rules, generated files
 
@@ -119,8 +131,9 @@ run: setup ## Run the operator here, against the cluster of KUBECONFIG
 images: setup ## Build the images into the running node tier
 	@$(PYTHON) -m testbed images --name $(TESTBED_NAME)
 
-pizza: setup ## Train the example model, three versions
+pizza: setup ## Train the example model, three versions, and the CNN that stands in for them
 	@$(PYTHON) -m examples.pizza build
+	$(PYTHON) -m examples.pizza fallback
 
 setup: $(STAMP) ## Install what the project needs into .venv
 
@@ -141,4 +154,4 @@ $(STAMP): pyproject.toml $(LOCKS)
 	echo "setup: done in $$((SECONDS - began)) s" >&2
 
 clean: ## Remove what was made in this tree
-	@rm -rf $(VENV) examples/pizza/out reports .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build examples/pizza/out reports .mypy_cache .ruff_cache .pytest_cache .hypothesis

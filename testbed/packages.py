@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,8 @@ _PROOFS: dict[Tier, dict[str, tuple[str, ...]]] = {
 }
 """Package -> programs or files that are there where the package is, wherever they came from."""
 
+_REDIS = {"redis-server": ("redis-server",)}
+
 _LOCK = Path("/run/sluice-testbed-packages.lock")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _POLICY_TEXT = """\
@@ -50,31 +52,42 @@ exit 101
 
 def plan_packages(tier: Tier) -> list[str]:
     """The packages to install here for ``tier``."""
-    return [
-        package
-        for package, proofs in _PROOFS[tier].items()
-        if not all(is_there(proof) for proof in proofs)
-    ]
+    return _find_missing(_PROOFS[tier])
 
 
 def ensure(tier: Tier, progress: Progress) -> None:
     """Install what ``tier`` misses.  Needs root and apt-get where something is."""
-    missing = plan_packages(tier)
+    _ensure(f"the {tier} tier needs", lambda: plan_packages(tier), progress)
+
+
+def ensure_redis(progress: Progress) -> None:
+    """Install ``redis-server`` where it is missing; tests start it themselves."""
+    _ensure("tests of the shared cache need", lambda: _find_missing(_REDIS), progress)
+
+
+def _ensure(whose: str, plan: Callable[[], list[str]], progress: Progress) -> None:
+    missing = plan()
     if not missing:
         return
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise ClusterError(f"the {tier} tier needs {', '.join(missing)}: as root, run `{command}`")
+        raise ClusterError(f"{whose} {', '.join(missing)}: as root, run `{command}`")
     with _only_one():
-        missing = plan_packages(tier)  # less, where another run was just here
+        missing = plan()  # less, where another run was just here
         if missing:
             with progress.step(f"install {', '.join(missing)}"), services_held():
                 _run("apt-get", "update", "-q")
                 # No recommends: they bring much that is not needed.
                 _run("apt-get", "install", "-q", "-y", "--no-install-recommends", *missing)
-    still = plan_packages(tier)
+    still = plan()
     if still:
         raise ClusterError(f"installed, yet not found: {', '.join(still)}; run `{command}` by hand")
+
+
+def _find_missing(proofs: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return [
+        package for package, each in proofs.items() if not all(is_there(proof) for proof in each)
+    ]
 
 
 def is_there(proof: str) -> bool:

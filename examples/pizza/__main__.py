@@ -12,8 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from examples.pizza.cache import compute_key, copy_folder, ensure_built, find_root
-from examples.pizza.registration import make_modelversion, write_modelversion
+from examples.pizza.cache import (
+    compute_fallback_key,
+    compute_key,
+    copy_folder,
+    ensure_built,
+    find_root,
+)
+from examples.pizza.registration import (
+    CNN_MODEL,
+    CNN_VERSION,
+    make_cnn_modelversion,
+    make_modelversion,
+    write_modelversion,
+)
 from examples.pizza.summary import read_summary, write_summary
 from examples.pizza.versions import MODEL, RECIPES, TRAINED
 
@@ -47,6 +59,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     build.set_defaults(run=run_build)
 
+    fallback = commands.add_parser(
+        "fallback", help="train the CNN that stands in for them; write it in INT8"
+    )
+    fallback.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, help="folder (default: %(default)s)"
+    )
+    fallback.add_argument(
+        "--uri-prefix",
+        default=DEFAULT_PREFIX,
+        help="where the artifact will be pushed (default: %(default)s)",
+    )
+    fallback.set_defaults(run=run_fallback)
+
     scene = commands.add_parser("scene", help="render one held-out scene; print caption and label")
     scene.add_argument("--seed", type=int, default=0, help="number of the scene, from 0")
     scene.add_argument("--out", type=Path, required=True, help="PNG file to write")
@@ -68,11 +93,7 @@ def run_build(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - started:6.1f}s] {line}", file=sys.stderr, flush=True)
-
+    say = _make_say()
     folder = find_build(say)
     summary = read_summary(folder)
     for recipe in RECIPES:
@@ -95,6 +116,55 @@ def run_build(options: argparse.Namespace) -> int:
         f"({last.accuracy - summary.without_geometry:+.3f} with it, {last.version})"
     )
     return 0
+
+
+def run_fallback(options: argparse.Namespace) -> int:
+    """Build or find the fallback, then write it."""
+    say = _make_say()
+    folder = find_fallback(say)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    parity = report["graphs"]["image"]["parity"]
+    target = options.out / CNN_MODEL
+    copy_folder(folder / "artifact", target / "artifact")
+    files = [path for path in (target / "artifact").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    uri = f"{options.uri_prefix.rstrip('/')}/{CNN_MODEL}:{CNN_VERSION}"
+    metrics = {
+        "accuracy": f"{parity['accuracy_export']:.3f}",
+        "agreement": f"{parity['agreement']:.3f}",
+    }
+    write_modelversion(
+        target / "modelversion.yaml", make_cnn_modelversion(uri, report["digest"], size, metrics)
+    )
+    say(f"wrote {target} ({size} bytes, {report['digest']})")
+    print(
+        f"{CNN_MODEL} {CNN_VERSION}  accuracy {parity['accuracy_export']:.3f} in INT8, "
+        f"{parity['accuracy_source']:.3f} in float32"
+    )
+    return 0
+
+
+def _make_say() -> Callable[[str], None]:
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f}s] {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def find_fallback(say: Callable[[str], None]) -> Path:
+    """The folder of the fallback's build of these sources, from the cache or made now."""
+
+    def build(folder: Path) -> None:
+        from examples.pizza.fallback import build_fallback
+
+        build_fallback(folder, say)
+
+    key = compute_fallback_key()
+    found = ensure_built(find_root(), f"cnn-{key}", build)
+    say(f"build cnn-{key}")
+    return found
 
 
 def find_build(say: Callable[[str], None]) -> Path:

@@ -39,7 +39,7 @@ def write_artifact(
 ) -> str:
     """Write every file of a version into an empty folder; returns the manifest's digest."""
     folder.mkdir(parents=True)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     save_file(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
         folder / "model.safetensors",
@@ -76,7 +76,7 @@ def _write_golden(
         {"text": text, "embedding": _round(vector)}
         for text, vector in zip(texts, spoken, strict=True)
     ]
-    _write_json(
+    write_json(
         folder / "golden.json", {"schema": 1, "min_cosine": GOLDEN_MIN_COSINE, "samples": samples}
     )
 
@@ -103,7 +103,8 @@ def _round(vector: NDArray[np.float32]) -> list[float]:
     return [round(float(value), 6) for value in vector]
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """The same bytes for the same value."""
     path.write_text(
         json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n",
         encoding="utf-8",

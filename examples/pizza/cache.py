@@ -11,12 +11,12 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_MODEL = _HERE.parents[1] / "inference" / "sluice_inference" / "models" / "spatial.py"
+_SERVER = _HERE.parents[1] / "inference" / "sluice_inference"
 # Everything that decides a byte of an artifact. The command line and the manifests do not.
 _SOURCES = (
     *(
@@ -35,15 +35,34 @@ _SOURCES = (
             "vocabulary",
         )
     ),
-    _MODEL,
+    _SERVER / "models" / "spatial.py",
+    _SERVER / "export" / "graphs.py",
+)
+# What the fallback is made of besides.
+_FALLBACK_SOURCES = (
+    *_SOURCES,
+    _HERE / "cnn.py",
+    _HERE / "fallback.py",
+    _SERVER / "export" / "exporter.py",
+    _SERVER / "export" / "quantise.py",
+    _SERVER / "export" / "trial.py",
 )
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "tokenizers", "safetensors", "pillow")
 
 
 def compute_key() -> str:
-    """The content key of a build: 16 hex digits."""
+    """The content key of a build of the versions: 16 hex digits."""
+    return _hash(_SOURCES)
+
+
+def compute_fallback_key() -> str:
+    """The content key of a build of the fallback."""
+    return _hash(_FALLBACK_SOURCES)
+
+
+def _hash(sources: Iterable[Path]) -> str:
     seen = hashlib.sha256()
-    for source in _SOURCES:
+    for source in sources:
         seen.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     for library in _LIBRARIES:
         seen.update(f"{library}=={version(library)}\n".encode())

@@ -6,20 +6,18 @@ two files it is asked for.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from examples.pizza.training import encode_images
+from sluice_inference.export.graphs import Entrances, write_graphs
 from sluice_inference.models.spatial import SpatialDualEncoder
 
-OPSET = 18
 MIN_COSINE = 0.9999  # float32, torch against ONNX Runtime
 
 
@@ -51,46 +49,16 @@ class _TextGraph(nn.Module):
 
 def export_graphs(model: SpatialDualEncoder, folder: Path) -> None:
     """Write ``image.onnx`` and ``text.onnx`` (float32, any N, any L up to the longest) to ``folder``."""
-    size = model.config.image_size
-    _export(
-        _ImageGraph(model),
-        torch.zeros((2, size, size, 3), dtype=torch.uint8),
-        folder / "image.onnx",
-        {"pixels": {0: "batch"}},
-        {"embedding": {0: "batch"}, "logits": {0: "batch"}},
+    write_graphs(
+        Entrances(
+            size=model.config.image_size,
+            outputs=("embedding", "logits"),
+            image=_ImageGraph(model),
+            text=_TextGraph(model),
+            text_length=model.config.max_length,
+        ),
+        folder,
     )
-    _export(
-        _TextGraph(model),
-        torch.full((2, model.config.max_length // 2), 2, dtype=torch.int64),
-        folder / "text.onnx",
-        {"tokens": {0: "batch", 1: "length"}},
-        {"embedding": {0: "batch"}},
-    )
-
-
-def _export(
-    graph: nn.Module,
-    example: Tensor,
-    path: Path,
-    inputs: dict[str, dict[int, str]],
-    outputs: dict[str, dict[int, str]],
-) -> None:
-    with warnings.catch_warnings():
-        # The tracing exporter is asked for on purpose: the one that replaces it takes 40 s a graph
-        # (this one 0.3 s) and gives two values of the text graph the same name.
-        warnings.filterwarnings("ignore", "You are using the legacy", DeprecationWarning)
-        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
-        torch.onnx.export(
-            graph.eval(),
-            (example,),
-            str(path),
-            dynamo=False,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={**inputs, **outputs},
-            opset_version=OPSET,
-        )
-    onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
 def open_graph(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:

@@ -12,9 +12,17 @@ import yaml
 
 from examples.pizza.dataset import HOLDOUT_NAME
 from examples.pizza.scenes import LABELS
-from examples.pizza.versions import ARCHITECTURE, DIMENSION, MODEL, SPACE, TASKS, Recipe
+from examples.pizza.versions import (
+    ARCHITECTURE,
+    DIMENSION,
+    MODEL,
+    SPACE,
+    TASKS,
+    Recipe,
+)
 
 API_VERSION = "sluice.dev/v1alpha1"
+CNN_MODEL, CNN_VERSION = "pizza-cnn", "1.0.0"
 
 
 def make_modelversion(
@@ -47,6 +55,35 @@ def make_modelversion(
                 "gpu": {"count": 1},
                 "precision": "float32",
             },
+        },
+    }
+
+
+def make_cnn_modelversion(
+    uri: str, digest: str, size: int, metrics: dict[str, str]
+) -> dict[str, Any]:
+    """The fallback's manifest: no embeddings, no GPU. Arguments as for the versions."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ModelVersion",
+        "metadata": {"name": f"{CNN_MODEL}-{CNN_VERSION}"},
+        "spec": {
+            "model": CNN_MODEL,
+            "version": CNN_VERSION,
+            "lifecycle": "Active",
+            "tasks": ["Classification"],
+            "architecture": "CNN",
+            "artifact": {
+                "uri": uri,
+                "digest": digest,
+                "format": "ONNX",
+                "size": f"{-(-size // 1024)}Ki",
+            },
+            "evaluation": {
+                "dataset": HOLDOUT_NAME,
+                "metrics": [{"name": name, "value": value} for name, value in metrics.items()],
+            },
+            "requirements": {"memory": "256Mi", "precision": "int8"},
         },
     }
 

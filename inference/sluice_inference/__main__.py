@@ -1,4 +1,4 @@
-"""The command line: serve, compare, fetch, push, manifest. Heavy imports wait until a mode is chosen."""
+"""The command line, one function for each mode. Heavy imports wait until a mode is chosen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sluice_inference.export.command import add_arguments, run_export
 from sluice_inference.report import (
     EXIT_OK,
     EXIT_PERMANENT,
@@ -22,6 +23,7 @@ from sluice_inference.report import (
 if TYPE_CHECKING:
     from sluice_inference.artifact.errors import ArtifactError
     from sluice_inference.errors import SettingsError
+    from sluice_inference.settings.trust import Trust
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The first process of a container ignores signals it has no handler for.
     signal.signal(signal.SIGTERM, _stop)
     options = _make_parser().parse_args(argv)
-    start_logging(os.environ.get("LOG_LEVEL", "info").strip() or "info")
+    start_logging(
+        os.environ.get("LOG_LEVEL", "info").strip() or "info",
+        environment=os.environ.get("ENVIRONMENT", "").strip(),
+    )
     code: int = options.run(options)
     return code
 
@@ -74,6 +79,23 @@ def _make_parser() -> argparse.ArgumentParser:
     manifest.add_argument("folder", type=Path)
     manifest.add_argument("--check", metavar="DIGEST", help="verify the folder instead of writing")
     manifest.set_defaults(run=_manifest)
+    export = modes.add_parser("export", help="make an ONNX artifact of a version, INT8 if asked")
+    add_arguments(export)
+    export.set_defaults(run=run_export)
+    sign = modes.add_parser("sign", help="sign manifest.json; writes manifest.sig")
+    sign.add_argument("folder", type=Path)
+    sign.add_argument("--key", required=True, type=Path, help="Ed25519 private key, PEM")
+    sign.add_argument("--key-id", required=True, help="the key's name in SIGNATURE_KEYS")
+    sign.set_defaults(run=_sign)
+    adopt = modes.add_parser("adopt", help="make an artifact of a public model's folder")
+    adopt.add_argument("source", type=Path, help="folder with config.json, weights and processor")
+    adopt.add_argument("into", type=Path, help="folder to write the artifact to")
+    adopt.add_argument("--space", default="", help="embedding space of a dual encoder")
+    adopt.add_argument("--labels", type=Path, help="a text file, one label a line")
+    adopt.set_defaults(run=_adopt)
+    reader = modes.add_parser("adopt-ocr", help="make an artifact of the rapidocr package's models")
+    reader.add_argument("into", type=Path, help="folder to write the artifact to")
+    reader.set_defaults(run=_adopt_text_reader)
     return parser
 
 
@@ -83,10 +105,9 @@ def _serve(_: argparse.Namespace) -> int:
     from sluice_inference.settings import read_settings
 
     try:
-        settings = read_settings(os.environ)
+        serve(read_settings(os.environ))
     except SettingsError as error:
         return _refuse(error)
-    return serve(settings)
 
 
 def _compare(_: argparse.Namespace) -> int:
@@ -122,10 +143,12 @@ def _fetch(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     try:
+        trust = _read_trust()
         source = make_source(options.uri, read_access(os.environ), options.mount)
+        retry = Retry(options.retry_seconds)
         try:
             fetched = fetch_artifact(
-                source, options.uri, options.digest, options.into, Retry(options.retry_seconds)
+                source, options.uri, options.digest, options.into, retry, trust
             )
         finally:
             source.close()
@@ -164,6 +187,19 @@ def _fetch(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _read_trust() -> Trust:
+    """Whose signatures count. Raises ArtifactError where a setting can't be used."""
+    from sluice_inference.artifact.errors import ArtifactError
+    from sluice_inference.settings.reader import Reader
+    from sluice_inference.settings.trust import read_trust
+
+    read = Reader(os.environ)
+    trust = read_trust(read)
+    if read.problems:
+        raise ArtifactError("SignatureInvalid", "; ".join(read.problems))
+    return trust
+
+
 def _push(options: argparse.Namespace) -> int:
     from sluice_inference.artifact.credentials import read_access
     from sluice_inference.artifact.errors import ArtifactError
@@ -193,6 +229,54 @@ def _manifest(options: argparse.Namespace) -> int:
             print(write_manifest(options.folder))
     except ArtifactError as error:
         return _explain(error)
+    return EXIT_OK
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from sluice_inference.artifact.manifest import MANIFEST, SIGNATURE
+    from sluice_inference.artifact.push import write_manifest
+    from sluice_inference.artifact.signature import sign_manifest
+    from sluice_inference.errors import LoadError
+
+    path = options.folder / MANIFEST
+    try:
+        if not path.is_file():
+            write_manifest(options.folder)
+        line = sign_manifest(path.read_bytes(), options.key_id, options.key.read_bytes())
+        (options.folder / SIGNATURE).write_text(line + "\n")
+    except (LoadError, OSError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_PERMANENT
+    print(line)
+    return EXIT_OK
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    from sluice_inference.artifact.errors import ArtifactError
+    from sluice_inference.errors import LoadError
+    from sluice_inference.models.adoption import adopt
+
+    try:
+        lines = options.labels.read_text().splitlines() if options.labels else []
+        labels = tuple(line.strip() for line in lines if line.strip())
+        print(adopt(options.source, options.into, space=options.space, labels=labels))
+    except ArtifactError as error:
+        return _explain(error)
+    except (LoadError, OSError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_PERMANENT
+    return EXIT_OK
+
+
+def _adopt_text_reader(options: argparse.Namespace) -> int:
+    from sluice_inference.errors import LoadError
+    from sluice_inference.models.text_reader import adopt_text_reader
+
+    try:
+        print(adopt_text_reader(options.into))
+    except (LoadError, OSError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_PERMANENT
     return EXIT_OK
 
 

@@ -11,13 +11,20 @@ class RequestError(Exception):
     """Something a client is told: a code to branch on, a sentence to read, an HTTP status."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.retry_after_s = retry_after_s
+        self.headers = headers
 
 
 class SettingsError(Exception):
@@ -28,8 +35,16 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+class UnusableFileError(Exception):
+    """A file that a setting names (keys, a certificate) can't be used; says which, and why."""
+
+
 class LoadError(Exception):
     """The model can't be served by this process, and trying again can't help."""
+
+
+class NoDeviceError(LoadError):
+    """The model needs a GPU, and this process sees none."""
 
 
 class RunError(Exception):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sluice_inference.logs import log
 
@@ -43,9 +44,13 @@ QUIET_S = 1.0
 
 
 class Lifecycle:
-    """The current state, shared by the event loop and the engine's thread."""
+    """The current state, shared by the event loop and the engine's thread.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `model` names whose life it is, where it is not the whole process's. `reason` is what was said at
+    the last change.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, model: str = "") -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._state = State.STARTING
@@ -53,6 +58,8 @@ class Lifecycle:
         self.started = clock()
         self.since = self.started
         self.was_ready = False
+        self.reason = ""
+        self._fields: dict[str, Any] = {"model": model} if model else {}
 
     @property
     def state(self) -> State:
@@ -67,10 +74,11 @@ class Lifecycle:
         with self._lock:
             if state not in _NEXT[self._state]:
                 return False
+            self.reason = reason
             before, self._state = self._state, state
             self.since = self._clock()
             self.was_ready |= state is State.READY
-        log("info", f"{before} -> {state}", state=str(state), reason=reason)
+        log("info", f"{before} -> {state}", state=str(state), reason=reason, **self._fields)
         for listener in self._listeners:
             listener(state)
         return True

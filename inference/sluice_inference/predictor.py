@@ -7,16 +7,25 @@ one model, or several with something that chooses between them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import enum
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sluice_inference.engine.backend import ModelFacts, Output, Payload, Prompt
+import numpy as np
+
+from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload, Prompt
 from sluice_inference.engine.engine import Engine
 from sluice_inference.errors import EngineStoppedError, QueueFullError, RequestError, RunError
+from sluice_inference.imaging.fit import Pixels
 from sluice_inference.imaging.pool import DecodePool
+from sluice_inference.imaging.quality import Quality, find_refusal
 from sluice_inference.metrics import Metrics
 from sluice_inference.settings.model import ModelSettings
+from sluice_inference.settings.quality import QualitySettings
+from sluice_inference.trail import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +41,82 @@ Input = bytes | str | Question
 Outcome = Output | RequestError
 
 
+class CacheUse(enum.StrEnum):
+    """What a request allows a cache to do with it."""
+
+    ANY = "any"
+    FRESH = "fresh"  # it is computed anew, and kept
+    NONE = "none"  # it is computed anew, and not kept
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What one request asks of a model. An input that can't be used already stands as its problem.
 
-    `deadline` is on the event loop's clock. `key` decides, where two models share the requests, which
-    of them answers; equal keys meet the same model.
+    `deadline` is on the event loop's clock. `tasks`: an answer needs at least one of them. `key`
+    decides, where two models share the requests, which of them answers; equal keys meet the same
+    model. `may_fall_back`: may another model answer where the chosen one can't? `is_whole`: all
+    inputs are to be answered by one model, because the answer has room for one. `with_quality`: each
+    picture's output is to carry its quality. `trail`: where everybody notes what happened.
     """
 
     inputs: Sequence[Input | RequestError]
     deadline: float
     key: str = ""
+    tasks: Sequence[str] = ()
+    may_fall_back: bool = True
+    is_whole: bool = False
+    cache: CacheUse = CacheUse.ANY
+    with_quality: bool = False
+    trail: Trail = field(default_factory=Trail)
+
+
+class ModelName(Protocol):
+    """What an answer calls the model that gave it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def title(self) -> str:
+        """NAME/VERSION."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who gave an answer; `fallback_reason` is empty where it was the model that was asked first."""
+
+    model: ModelName
+    facts: ModelFacts
+    fallback_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One outcome for each input, in order, and which model gave them.
 
-    `fallback_reason`: why it was not the primary one; empty where it was.
+    `fallback_reason`: why it was not the primary one; empty where it was. `others`: where a fallback
+    answered only some of the inputs, who answered those, by their index.
     """
 
     outcomes: Sequence[Outcome]
-    model: ModelSettings
+    model: ModelName
     facts: ModelFacts
     fallback_reason: str = ""
+    others: Mapping[int, Source] = field(default_factory=dict)
+
+    def find_source(self, index: int) -> Source:
+        """Who gave outcome `index`. Labels differ between models: take them from here."""
+        return self.others.get(index) or Source(self.model, self.facts, self.fallback_reason)
+
+    @property
+    def reason(self) -> str:
+        """Why a fallback answered all or some of it; empty where none did."""
+        first = next(iter(self.others.values()), None)
+        return self.fallback_reason or (first.fallback_reason if first else "")
 
 
 class Answerer(Protocol):
@@ -73,12 +134,19 @@ class Predictor:
     """Answers jobs with one model of this process."""
 
     def __init__(
-        self, model: ModelSettings, engine: Engine, pool: DecodePool, metrics: Metrics
+        self,
+        model: ModelSettings,
+        engine: Engine,
+        pool: DecodePool,
+        metrics: Metrics,
+        quality: QualitySettings | None = None,
     ) -> None:
+        """`quality`: which pictures are refused; None refuses none."""
         self._model = model
         self._engine = engine
         self._pool = pool
         self._metrics = metrics
+        self._quality = quality
 
     @property
     def facts(self) -> ModelFacts | None:
@@ -93,19 +161,96 @@ class Predictor:
         facts = self._engine.facts
         if facts is None:
             raise RequestError(503, "NOT_READY", "the model is not loaded yet", retry_after_s=1)
-        payloads = await asyncio.gather(*(self._prepare(one, facts) for one in job.inputs))
-        outcomes: list[Outcome | None] = [
-            one if isinstance(one, RequestError) else None for one in payloads
-        ]
-        chosen = {at: one for at, one in enumerate(payloads) if not isinstance(one, RequestError)}
-        if chosen:
-            future = self._submit(list(chosen.values()), job.deadline)
-            try:
-                for at, outcome in zip(chosen, await future, strict=True):
-                    outcomes[at] = _explain(outcome)
-            finally:
-                future.cancel()
-        return Reply([one for one in outcomes if one is not None], self._model, facts)
+        try:
+            outcomes = await self._run(job, facts)
+        except asyncio.CancelledError:
+            if asyncio.get_running_loop().time() >= job.deadline:
+                self._count_errors("TIMEOUT", len(job.inputs))
+            raise
+        except QueueFullError:
+            self._count_errors("OVERLOADED", len(job.inputs))
+            self._metrics.rejected_total.labels("queue_full").inc()
+            raise RequestError(
+                503,
+                "OVERLOADED",
+                "the queue is full (QUEUE_MAX_ITEMS, QUEUE_MAX_MB); try again after Retry-After",
+                retry_after_s=self._engine.estimate_wait_s(),
+            ) from None
+        except EngineStoppedError:
+            self._count_errors("STOPPING", len(job.inputs))
+            raise RequestError(
+                503, "STOPPING", "this server is going away; try again", retry_after_s=1
+            ) from None
+        return Reply(outcomes, self._model, facts)
+
+    async def _run(self, job: Job, facts: ModelFacts) -> list[Outcome]:
+        """One outcome for each input. Raises QueueFullError before anything is decoded, or after."""
+        outcomes: list[Outcome | None] = [None] * len(job.inputs)
+        kinds = Counter(_get_kind(one) for one in job.inputs if not isinstance(one, RequestError))
+        with self._engine.announce(kinds) as announcement:
+            with job.trail.stage("decode"):
+                payloads = await asyncio.gather(*(self._prepare(one, facts) for one in job.inputs))
+            qualities = await self._inspect(job, payloads)
+            chosen: dict[int, Payload] = {}
+            for at, one in enumerate(payloads):
+                refusal = self._find_refusal(qualities.get(at))
+                if isinstance(one, RequestError):
+                    outcomes[at] = one
+                elif refusal is not None:
+                    outcomes[at] = refusal
+                else:
+                    chosen[at] = one
+            if not chosen:
+                return [one for one in outcomes if one is not None]
+            future = self._engine.submit(
+                list(chosen.values()), job.deadline, announcement=announcement, trail=job.trail
+            )
+        try:
+            for at, outcome in zip(chosen, await self._watch(future, len(chosen)), strict=True):
+                quality = qualities.get(at) if job.with_quality else None
+                outcomes[at] = _explain(outcome, quality)
+        finally:
+            future.cancel()
+        return [one for one in outcomes if one is not None]
+
+    async def _watch(
+        self, future: asyncio.Future[list[Output | RunError]], count: int
+    ) -> list[Output | RunError]:
+        """What the engine gives, counted."""
+        started = time.monotonic()
+        title, metrics = self._model.title, self._metrics
+        metrics.inference_total.labels(title).inc(count)
+        outcomes = await future
+        metrics.inference_duration_seconds.labels(title).observe(time.monotonic() - started)
+        if failed := sum(isinstance(one, RunError) for one in outcomes):
+            self._count_errors("MODEL_FAILED", failed)
+        return outcomes
+
+    def _count_errors(self, code: str, count: int) -> None:
+        self._metrics.model_errors_total.labels(self._model.title, code).inc(count)
+
+    async def _inspect(
+        self, job: Job, payloads: Sequence[Payload | RequestError]
+    ) -> dict[int, Quality]:
+        """The quality of each picture, by its index, where anybody wants to know it."""
+        if not job.with_quality and not (self._quality and self._quality.enforce):
+            return {}
+        pictures: dict[int, tuple[bytes, Pixels]] = {}
+        for at, (one, payload) in enumerate(zip(job.inputs, payloads, strict=True)):
+            if isinstance(one, Question) and isinstance(payload, Prompt):
+                pictures[at] = (one.image, payload.pixels)
+            elif isinstance(one, bytes) and isinstance(payload, np.ndarray):
+                pictures[at] = (one, payload)
+        with job.trail.stage("quality"):
+            measured = await asyncio.gather(
+                *(self._pool.measure(data, pixels) for data, pixels in pictures.values())
+            )
+        return dict(zip(pictures, measured, strict=True))
+
+    def _find_refusal(self, quality: Quality | None) -> RequestError | None:
+        if quality is None or self._quality is None:
+            return None
+        return find_refusal(quality, self._quality)
 
     async def _prepare(
         self, one: Input | RequestError, facts: ModelFacts
@@ -121,26 +266,18 @@ class Predictor:
             case _:
                 return one
 
-    def _submit(
-        self, payloads: Sequence[Payload], deadline: float
-    ) -> asyncio.Future[list[Output | RunError]]:
-        try:
-            return self._engine.submit(payloads, deadline)
-        except QueueFullError:
-            self._metrics.rejected_total.labels("queue_full").inc()
-            raise RequestError(
-                503,
-                "OVERLOADED",
-                "the queue is full (QUEUE_MAX_ITEMS); try again after Retry-After",
-                retry_after_s=self._engine.estimate_wait_s(),
-            ) from None
-        except EngineStoppedError:
-            raise RequestError(
-                503, "STOPPING", "this server is going away; try again", retry_after_s=1
-            ) from None
+
+def _get_kind(one: Input) -> Kind:
+    match one:
+        case bytes():
+            return Kind.IMAGE
+        case str():
+            return Kind.TEXT
+        case _:
+            return Kind.PROMPT
 
 
-def _explain(outcome: Output | RunError) -> Outcome:
+def _explain(outcome: Output | RunError, quality: Quality | None) -> Outcome:
     if isinstance(outcome, Output):
-        return outcome
+        return outcome if quality is None else replace(outcome, quality=quality)
     return RequestError(500, "MODEL_FAILED", "the model could not answer this input; see its log")

@@ -9,22 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import ssl
 import sys
 import time
 from typing import NoReturn
 
-from sluice_inference.engine.engine import Engine
+from sluice_inference.caching.tiers import make_tiers
+from sluice_inference.gpu_memory import find_gpu_memory
+from sluice_inference.guarding.tls import make_tls_context
+from sluice_inference.hosting import make_roster
 from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context
+from sluice_inference.http.middleware import Envelope
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State, is_drained
-from sluice_inference.listening import make_http_server, make_listener
+from sluice_inference.listening import HttpServer, make_http_server, make_listener
 from sluice_inference.logs import log
+from sluice_inference.loop_lag import watch_loop
 from sluice_inference.metrics import Metrics
-from sluice_inference.models.registry import choose_backend, make_backend
-from sluice_inference.predictor import Predictor
+from sluice_inference.models.registry import choose_backend
 from sluice_inference.report import EXIT_CRASHED, EXIT_OK, EXIT_PERMANENT, make_report, write_report
 from sluice_inference.settings import Settings
+from sluice_inference.tracing import make_tracer
 
 _TICK_S = 0.05
 # The event loop gives the interpreter's lock away at each send and receive. At the default of 5 ms
@@ -41,43 +48,61 @@ class Server:
         self._lifecycle = Lifecycle()
         self._failure = ""
         self._stop = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         backend = choose_backend(settings.model)
         self._metrics.show(backend)
-        self._engine = Engine(
-            make_backend(settings.model),
-            self._lifecycle,
-            self._metrics,
-            batch_size=settings.model.batch_size,
-            queue_items=settings.model.queue_items,
-            stall_s=settings.model.stall_s,
-            on_failed=self._on_failed,
+        self._pool = DecodePool(settings.max_workers, settings.limits, self._metrics)
+        self._tiers = make_tiers(settings.cache, self._metrics)
+        self._roster = make_roster(
+            settings, self._lifecycle, self._pool, self._metrics, self._on_failed, self._tiers
         )
-        self._pool = DecodePool(settings.decode_workers, settings.limits, self._metrics)
-        predictor = Predictor(settings.model, self._engine, self._pool, self._metrics)
         self._context = Context(
-            settings, self._lifecycle, self._engine, predictor, self._metrics, backend
+            settings,
+            self._lifecycle,
+            self._roster.primary.engine,
+            self._roster.answerer,
+            self._metrics,
+            backend,
+            roster=self._roster,
+            tracer=make_tracer(settings.monitoring, _describe(settings)),
         )
         self._metrics.inflight.set_function(lambda: self._context.traffic.in_flight)
+        if settings.model.device != "cpu" and (measure := find_gpu_memory()):
+            self._metrics.show_gpu_memory(measure)
         self._metrics.model_ready.set_function(lambda: float(self._lifecycle.is_ready()))
 
     async def run(self) -> int:
         """Serve until a signal or a failed load; returns the exit code."""
         settings = self._settings
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
-        listener = make_listener(settings.host, settings.port)
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         app = make_app(self._context)
-        http = make_http_server(app, keep_alive_s=settings.keep_alive_s, stamps=app.stamps)
-        serving = asyncio.create_task(http.serve(sockets=[listener]))
-        log("info", "listening", port=listener.getsockname()[1], backend=self._context.backend)
-        self._engine.start()
+        tls = settings.guard.tls
+        secure = make_tls_context(tls) if tls else None
+        http = [self._listen(app, settings.port)]
+        if tls:
+            http.append(self._listen(app, tls.port, secure))
+        serving = [asyncio.create_task(one.serve(sockets=[listener])) for one, listener in http]
+        self._metrics.active_connections.set_function(
+            lambda: sum(len(one.server_state.connections) for one, _ in http)
+        )
+        watching = asyncio.create_task(watch_loop(self._metrics.loop_lag_seconds))
+        if self._tiers is not None:
+            self._tiers.start()
+        self._roster.start()
         await self._stop.wait()
-        http.config.timeout_graceful_shutdown = await self._drain()
-        http.should_exit = True
-        await serving
+        left_s = await self._drain()
+        for one, _ in http:
+            one.config.timeout_graceful_shutdown = left_s
+            one.should_exit = True
+        await asyncio.gather(*serving)
+        await app.guard.close()
         self._pool.close()
-        self._engine.close(timeout_s=1.0)
+        await self._roster.close()
+        watching.cancel()
+        if self._tiers is not None:
+            await self._tiers.close()
+        if self._context.tracer is not None:
+            await asyncio.to_thread(self._context.tracer.close)
         self._lifecycle.enter(State.STOPPED)
         if not self._failure:
             return EXIT_OK
@@ -86,6 +111,17 @@ class Server:
         report = make_report("Failed", reason="LoadFailed", message=self._failure, permanent=True)
         write_report(settings.termination_log, report)
         return EXIT_PERMANENT
+
+    def _listen(
+        self, app: Envelope, port: int, tls: ssl.SSLContext | None = None
+    ) -> tuple[HttpServer, socket.socket]:
+        """A server for the application, and the socket that it is to serve."""
+        settings = self._settings
+        listener = make_listener(settings.host, port)
+        http = make_http_server(app, keep_alive_s=settings.keep_alive_s, stamps=app.stamps, tls=tls)
+        port, scheme = listener.getsockname()[1], "https" if tls else "http"
+        log("info", "listening", port=port, scheme=scheme, backend=self._context.backend)
+        return http, listener
 
     async def _drain(self) -> int:
         """Answer on until clients are gone; returns the seconds left for what is in flight."""
@@ -105,13 +141,27 @@ class Server:
         return max(1, int(settings.drain_timeout_s - elapsed - 0.5))
 
     def _on_failed(self, message: str) -> None:
-        """From the engine's thread: the model can't be served (any more), so end."""
+        """Nothing can be served (any more), so end."""
         self._failure = message
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self._stop.set()
+
+
+def _describe(settings: Settings) -> dict[str, str]:
+    """What traces say of this process."""
+    return {
+        "service.name": settings.service or "sluice-inference",
+        "service.version": settings.model.title,
+        "service.instance.id": socket.gethostname(),
+        "deployment.environment.name": settings.environment,
+        "sluice.revision": settings.revision,
+    }
 
 
 def serve(settings: Settings) -> NoReturn:
-    """Run the server, then end the process with its exit code."""
+    """Run the server, then end the process with its exit code.
+
+    Raises SettingsError where a file that a setting names can't be used.
+    """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
     async def run() -> int:

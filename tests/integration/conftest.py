@@ -14,6 +14,7 @@ from testbed.cluster import Cluster
 from testbed.dataplane import DataPlane
 from testbed.errors import ClusterError
 from tests.audit import AuditLog
+from tests.integration.redis_server import RedisServer, start_redis
 from tests.operator_process import USER, OperatorProcess, install, write_kubeconfig
 from tests.plane import Obj, Plane
 from tests.rows import find_contradictions
@@ -22,6 +23,13 @@ from tests.space import Space
 ROOT = Path(__file__).parents[2]
 # How long the operator lets a predecessor finish its requests: no client is on a simulated pod.
 DRAIN_LAG_S = 1.0
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A redis-server of the test's own; it may kill it."""
+    with start_redis() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from testbed import build
 from testbed.progress import Progress
@@ -156,3 +159,28 @@ def test_a_registered_version_outlives_a_tag_that_was_moved(
     )
     assert code == 0
     assert (into / "config.json").read_text() == '{"schema":1}'
+
+
+def test_a_signature_is_found_even_after_the_tag_was_moved(
+    registry: Registry, folder: Path, tmp_path: Path
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    wanted = {"SIGNATURE_KEYS": f"team={public}", "REQUIRE_SIGNATURE": "true"}
+    private = tmp_path / "key.pem"
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    private.write_bytes(key.private_bytes(*form))
+    uri = f"oci://{registry.host}/models/pizza:signed"
+    assert registry.run("sign", str(folder), "--key", str(private), "--key-id", "team")[0] == 0
+    _, signed = registry.run("push", str(folder), uri)
+    for name in ("manifest.json", "manifest.sig"):
+        (folder / name).unlink()
+    (folder / "config.json").write_text('{"schema":1,"changed":true}')
+    _, unsigned = registry.run("push", str(folder), uri)
+    report = tmp_path / "report"
+    codes = {}
+    for digest in (signed, unsigned):
+        into = ("--into", str(tmp_path / digest.replace(":", "-")), "--report", str(report))
+        codes[digest], _ = registry.run("fetch", "--uri", uri, "--digest", digest, *into, **wanted)
+    assert codes == {signed: 0, unsigned: 3}
+    assert json.loads(report.read_text())["reason"] == "SignatureInvalid"

@@ -1,9 +1,13 @@
-"""`config.json` of an artifact: what the model takes and gives. Read only after verification."""
+"""`config.json` of an artifact: what the model takes and gives. Read only after verification.
+
+It is what the server trusts. Files of a public model's own format lie beside it in `hf/` and are asked only
+how the network is built.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,11 +17,19 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 class ImageConfig(msgspec.Struct, frozen=True):
-    """Images are `size` x `size` RGB; mean and std are per channel, for values in 0..1."""
+    """Images are `size` x `size` RGB; mean and std are per channel, for values in 0..1.
+
+    `fit` is what becomes of a picture of another shape: `stretch` scales it whatever its ratio, `crop` scales
+    the shorter side to `edge` and cuts out the middle, `keep` leaves the shape and bounds the longer side by
+    `edge`. Where `edge` is 0 it is `size`.
+    """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Literal["stretch", "crop", "keep"] = "stretch"
+    edge: int = 0
+    filter: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
 
 
 class EmbeddingConfig(msgspec.Struct, frozen=True):
@@ -26,10 +38,28 @@ class EmbeddingConfig(msgspec.Struct, frozen=True):
 
 
 class TextConfig(msgspec.Struct, frozen=True):
-    """Token ids are padded with `pad_id` to `max_length`."""
+    """Token ids are cut and padded to `max_length` with `pad_id`, on the right unless `pad_left`.
+
+    `lowercase` and `drop_punctuation` (ASCII) are done before the tokenizer's own rules. `template` makes a
+    text of a label (its `{}`) where labels are told apart by their texts.
+    """
 
     max_length: int
     pad_id: int = 0
+    pad_left: bool = False
+    lowercase: bool = False
+    drop_punctuation: bool = False
+    template: str = "a photo of a {}"
+
+
+class WordsConfig(msgspec.Struct, frozen=True):
+    """How a model that answers in words is asked.
+
+    `prompts` are by task, `{question}` in them is the client's text; `max_new_tokens` bounds an answer.
+    """
+
+    prompts: dict[str, str]
+    max_new_tokens: int = 64
 
 
 class ArtifactConfig(msgspec.Struct, frozen=True):
@@ -42,6 +72,7 @@ class ArtifactConfig(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     text: TextConfig | None = None
+    words: WordsConfig | None = None
     model: dict[str, Any] = {}
 
 
@@ -58,6 +89,27 @@ def read_config(folder: Path) -> ArtifactConfig:
         raise LoadError(f"config.json: {error}") from error
     if config.schema != 1:
         raise LoadError(f"config.json: schema {config.schema} is not 1, the only one known")
-    if not 1 <= config.image.size <= 4096:
-        raise LoadError(f"config.json: image.size {config.image.size} is not within 1 and 4096")
+    _check(config)
     return config
+
+
+def _check(config: ArtifactConfig) -> None:
+    """Raises LoadError with the field, its value and what is allowed."""
+    image, text, words = config.image, config.text, config.words
+    bounds = [
+        ("image.size", image.size, 1, 4096),
+        ("image.edge", image.edge or image.size, image.size if image.fit == "crop" else 1, 8192),
+    ]
+    if text is not None:
+        bounds.append(("text.max_length", text.max_length, 1, 65536))
+    if words is not None:
+        bounds.append(("words.max_new_tokens", words.max_new_tokens, 1, 4096))
+    for field, value, low, high in bounds:
+        if not low <= value <= high:
+            raise LoadError(f"config.json: {field} {value} is not within {low} and {high}")
+    if not all(image.std):
+        raise LoadError(
+            f"config.json: image.std {list(image.std)} has a 0; pixels are divided by it"
+        )
+    if text is not None and config.labels and "{}" not in text.template:
+        raise LoadError(f"config.json: text.template {text.template!r} has no {{}} for the label")

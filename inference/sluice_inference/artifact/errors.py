@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-PERMANENT = frozenset({"DigestMismatch", "ManifestInvalid", "FileCorrupt", "UnsupportedScheme"})
+PERMANENT = frozenset(
+    {"DigestMismatch", "SignatureInvalid", "ManifestInvalid", "FileCorrupt", "UnsupportedScheme"}
+)
 REASONS = PERMANENT | {"NotFound", "Unauthorized", "Unreachable", "NoSpace"}
 
 

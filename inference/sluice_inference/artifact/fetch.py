@@ -19,16 +19,21 @@ from typing import TypeVar
 from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.manifest import (
     MANIFEST,
+    SIGNATURE,
     FileEntry,
     check_content,
     check_digest,
+    check_manifest,
     hash_file,
-    verify_manifest,
+    parse_manifest,
 )
+from sluice_inference.artifact.signature import check_signature
 from sluice_inference.artifact.source import Source
 from sluice_inference.logs import log
+from sluice_inference.settings.trust import Trust
 
 _T = TypeVar("_T")
+UNSIGNED = Trust()
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
 _MAKE_ROOM = "make room on the node's disk, or send the pod to another (spec.runtime.nodeSelector)"
@@ -88,22 +93,32 @@ class Retry:
                 wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
 
 
-def fetch_artifact(source: Source, uri: str, digest: str, into: Path, retry: Retry) -> Fetched:
+def fetch_artifact(
+    source: Source, uri: str, digest: str, into: Path, retry: Retry, trust: Trust = UNSIGNED
+) -> Fetched:
     """Bring the artifact that `digest` names from `source` into the folder `into`.
 
-    Files that are there already and right (an init container that ran before) are kept. Raises
-    ArtifactError with one of the contract's reasons.
+    Its manifest must be signed as `trust` says. Files that are there already and right (an init
+    container that ran before) are kept. Raises ArtifactError with one of the contract's reasons.
     """
     check_digest(digest)
     data = retry.call(lambda: source.read_manifest(digest))
-    manifest = verify_manifest(data, digest, uri)
+    check_manifest(data, digest, uri)
+    # Asked for only where somebody's signature counts: it costs one more request.
+    signature = retry.call(lambda: source.read_signature(digest)) if trust.keys else ""
+    if signer := check_signature(data, signature, trust):
+        log("info", "the manifest's signature is right", key=signer)
+    manifest = parse_manifest(data)
     try:
         into.mkdir(parents=True, exist_ok=True)
-        (into / MANIFEST).unlink(missing_ok=True)
+        for name in (MANIFEST, SIGNATURE):
+            (into / name).unlink(missing_ok=True)
         wanted = [entry for entry in manifest.files if not _is_there(into, entry)]
         _check_space(into, sum(entry.size for entry in wanted))
         for entry in wanted:
             retry.call(lambda entry=entry: _fetch_file(source, entry, into, retry))  # type: ignore[misc]
+        if signature:
+            (into / SIGNATURE).write_text(signature)
         part = into / f"{MANIFEST}.part"
         part.write_bytes(data)
         part.replace(into / MANIFEST)

@@ -15,6 +15,8 @@ import msgspec
 from sluice_inference.artifact.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+# Signs the manifest, so it can't be listed in it.
+SIGNATURE = "manifest.sig"
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_FILES = 10_000
 MAX_TOTAL_BYTES = 1 << 40
@@ -53,7 +55,7 @@ def make_manifest(folder: Path) -> bytes:
         if path.is_symlink():
             raise _invalid(f"{path.relative_to(folder)} is a symbolic link; copy the file instead")
         relative = path.relative_to(folder).as_posix()
-        if path.is_dir() or relative == MANIFEST:
+        if path.is_dir() or relative in (MANIFEST, SIGNATURE):
             continue
         digest, size = hash_file(path)
         entries.append(FileEntry(path=relative, sha256=digest, size=size))
@@ -96,6 +98,12 @@ def verify_manifest(data: bytes, digest: str, uri: str) -> Manifest:
 
     Raises ArtifactError: DigestMismatch before anything is parsed, then ManifestInvalid.
     """
+    check_manifest(data, digest, uri)
+    return parse_manifest(data)
+
+
+def check_manifest(data: bytes, digest: str, uri: str) -> None:
+    """Compare a manifest's bytes with the version's digest. Raises ArtifactError(DigestMismatch)."""
     actual = compute_digest(data)
     if actual != digest:
         raise ArtifactError(
@@ -103,7 +111,6 @@ def verify_manifest(data: bytes, digest: str, uri: str) -> Manifest:
             f"{uri}: the manifest there is {actual}, the version names {digest}; the artifact was "
             "changed after it was registered. Push it under a version of its own",
         )
-    return parse_manifest(data)
 
 
 def verify_folder(folder: Path, digest: str) -> Manifest:
@@ -185,7 +192,7 @@ def _explain_path(path: str) -> str:
         return "is empty, longer than 512 characters, or has characters that are not allowed"
     if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == ".":
         return "is not a plain relative path; '..', './', '//' and a leading '/' are refused"
-    if pure.parts[0] == MANIFEST or any(part.endswith(".part") for part in pure.parts):
+    if pure.parts[0] in (MANIFEST, SIGNATURE) or any(part.endswith(".part") for part in pure.parts):
         return "is a name this tool uses itself"
     if pure.suffix.lower() in _REFUSED_SUFFIXES:
         return "may hold code; only safetensors, ONNX, JSON, text and images are served"

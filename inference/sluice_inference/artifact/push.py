@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sluice_inference.artifact.credentials import Access
 from sluice_inference.artifact.fetch import Retry
 from sluice_inference.artifact.manifest import (
     MANIFEST,
+    SIGNATURE,
     compute_digest,
     make_manifest,
     parse_manifest,
     verify_folder,
 )
 from sluice_inference.artifact.registry import OCI_MANIFEST, Registry
+from sluice_inference.artifact.signature import ANNOTATION, make_signature_tag
 from sluice_inference.artifact.uri import parse_oci
 
 ARTIFACT_TYPE = "application/vnd.sluice.model.v1"
@@ -31,8 +34,11 @@ def write_manifest(folder: Path) -> str:
     return compute_digest(data)
 
 
-def make_oci_manifest(manifest: bytes) -> bytes:
-    """The OCI manifest for an artifact manifest: config = the manifest, one layer for each file."""
+def make_oci_manifest(manifest: bytes, signature: str = "") -> bytes:
+    """The OCI manifest for an artifact manifest: config = the manifest, one layer for each file.
+
+    A signature of the manifest goes into an annotation.
+    """
     layers = [
         {
             "mediaType": LAYER_TYPE,
@@ -43,13 +49,15 @@ def make_oci_manifest(manifest: bytes) -> bytes:
         for entry in parse_manifest(manifest).files
     ]
     config = {"mediaType": CONFIG_TYPE, "digest": compute_digest(manifest), "size": len(manifest)}
-    value = {
+    value: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "artifactType": ARTIFACT_TYPE,
         "config": config,
         "layers": layers,
     }
+    if signature:
+        value["annotations"] = {ANNOTATION: signature}
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -63,6 +71,8 @@ def push_artifact(folder: Path, uri: str, access: Access, retry: Retry) -> str:
     if not path.is_file():
         write_manifest(folder)
     data = path.read_bytes()
+    signed = folder / SIGNATURE
+    signature = signed.read_text().strip() if signed.is_file() else ""
     digest = compute_digest(data)
     manifest = verify_folder(folder, digest)
     registry = Registry(reference, access)
@@ -71,6 +81,10 @@ def push_artifact(folder: Path, uri: str, access: Access, retry: Retry) -> str:
             content = _make_reader(folder / entry.path)
             _push_blob(registry, retry, f"sha256:{entry.sha256}", entry.size, content)
         _push_blob(registry, retry, digest, len(data), lambda: iter([data]))
+        if signature:
+            signed_manifest = make_oci_manifest(data, signature)
+            tag = make_signature_tag(digest)
+            retry.call(lambda: registry.push_manifest(signed_manifest, tag))
         retry.call(lambda: registry.push_manifest(make_oci_manifest(data)))
     finally:
         registry.close()

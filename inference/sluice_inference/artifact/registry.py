@@ -56,9 +56,9 @@ class Registry:
             self._expect(response, 200)
             return True
 
-    def read_manifest(self) -> bytes:
-        """The OCI manifest that the tag names now."""
-        path = self._path("manifests", self.reference.tag)
+    def read_manifest(self, tag: str = "") -> bytes:
+        """The OCI manifest that the reference's tag, or another one, names now."""
+        path = self._path("manifests", tag or self.reference.tag)
         with self._request("GET", path, headers={"Accept": OCI_MANIFEST}) as response:
             self._expect(response, 200)
             return read_limited(response, 4 << 20, str(self.reference))
@@ -73,9 +73,9 @@ class Registry:
         with self._request("PUT", url, headers=headers, content=content) as response:
             self._expect(response, 201)
 
-    def push_manifest(self, data: bytes) -> None:
-        """Make the tag name this OCI manifest."""
-        path = self._path("manifests", self.reference.tag)
+    def push_manifest(self, data: bytes, tag: str = "") -> None:
+        """Make the reference's tag, or another one, name this OCI manifest."""
+        path = self._path("manifests", tag or self.reference.tag)
         headers = {"Content-Type": OCI_MANIFEST}
         with self._request("PUT", path, headers=headers, content=data) as response:
             self._expect(response, 201)

@@ -16,12 +16,22 @@ import httpx
 
 from sluice_inference.artifact.credentials import Access
 from sluice_inference.artifact.errors import ArtifactError, make_http_error
-from sluice_inference.artifact.manifest import MANIFEST, MAX_MANIFEST_BYTES, FileEntry
+from sluice_inference.artifact.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE,
+    FileEntry,
+)
 from sluice_inference.artifact.registry import (
     Registry,
     make_client,
     make_transport_error,
     read_limited,
+)
+from sluice_inference.artifact.signature import (
+    ANNOTATION,
+    MAX_SIGNATURE_BYTES,
+    make_signature_tag,
 )
 from sluice_inference.artifact.uri import OciReference, parse_oci, parse_pvc, parse_scheme
 
@@ -29,10 +39,13 @@ _CHUNK = 1 << 20
 
 
 class Source(Protocol):
-    """An artifact at its address. Both methods raise ArtifactError."""
+    """An artifact at its address. Its methods raise ArtifactError."""
 
     def read_manifest(self, digest: str) -> bytes:
         """The manifest's bytes, unverified. `digest` is the one wanted."""
+
+    def read_signature(self, digest: str) -> str:
+        """What signs the manifest of this digest, unverified; empty where nothing does."""
 
     def read_file(self, entry: FileEntry) -> Iterator[bytes]:
         """One file's bytes, unverified, in pieces."""
@@ -80,6 +93,19 @@ class OciSource:
             )
         raise ArtifactError("NotFound", f"{self.reference}: the registry lost blob {digest}")
 
+    def read_signature(self, digest: str) -> str:
+        """The annotation that `push` left under a tag of the digest's own, which no later version moves."""
+        try:
+            manifest = self._registry.read_manifest(make_signature_tag(digest))
+            annotations = json.loads(manifest).get("annotations") or {}
+            return str(annotations.get(ANNOTATION, ""))[:MAX_SIGNATURE_BYTES]
+        except (ValueError, AttributeError):
+            return ""
+        except ArtifactError as error:
+            if error.reason == "NotFound":
+                return ""
+            raise
+
     def read_file(self, entry: FileEntry) -> Iterator[bytes]:
         with self._registry.open_blob(f"sha256:{entry.sha256}") as response:
             yield from response.iter_bytes(_CHUNK)
@@ -105,6 +131,16 @@ class HttpsSource:
     def read_manifest(self, digest: str) -> bytes:
         with self._open(f"{self._base}/{MANIFEST}") as response:
             return read_limited(response, MAX_MANIFEST_BYTES, str(response.url))
+
+    def read_signature(self, digest: str) -> str:
+        try:
+            with self._open(f"{self._base}/{SIGNATURE}") as response:
+                data = read_limited(response, MAX_SIGNATURE_BYTES, str(response.url))
+        except ArtifactError as error:
+            if error.reason == "NotFound":
+                return ""
+            raise
+        return data.decode("ascii", errors="replace")
 
     def read_file(self, entry: FileEntry) -> Iterator[bytes]:
         with self._open(f"{self._base}/{quote(entry.path)}") as response:
@@ -135,6 +171,16 @@ class FolderSource:
         with self._open(MANIFEST) as file:
             data: bytes = file.read(MAX_MANIFEST_BYTES + 1)
         return data
+
+    def read_signature(self, digest: str) -> str:
+        try:
+            with self._open(SIGNATURE) as file:
+                data: bytes = file.read(MAX_SIGNATURE_BYTES)
+        except ArtifactError as error:
+            if error.reason == "NotFound":
+                return ""
+            raise
+        return data.decode("ascii", errors="replace")
 
     def read_file(self, entry: FileEntry) -> Iterator[bytes]:
         with self._open(entry.path) as file:

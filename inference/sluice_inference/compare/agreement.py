@@ -10,10 +10,9 @@ import enum
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sluice_inference.compare.answer import Failed, Kind, Parts, Prediction, TrackAnswer
-
-Vector = tuple[float, ...]
+from sluice_inference.compare.answer import Failed, Kind, Parts, Prediction, TrackAnswer, Vector
 
 
 class Outcome(enum.StrEnum):
@@ -116,11 +115,19 @@ def _compare_embeddings(
 
 def compute_cosine(one: Vector, other: Vector) -> float | None:
     """The cosine of two vectors, -1..1; None where there is none (other lengths, zeros, or too large)."""
-    if len(one) != len(other):
+    left, right = _read_vector(one), _read_vector(other)
+    if len(left) != len(right):
         return None
-    left, right = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     with np.errstate(over="ignore"):
         lengths = float(np.linalg.norm(left) * np.linalg.norm(right))
     if not 0 < lengths < np.inf:
         return None
     return float(np.clip(left @ right / lengths, -1.0, 1.0))
+
+
+def _read_vector(vector: Vector) -> NDArray[np.float64]:
+    """Numbers as they are, or float32 in little-endian; bytes that are no whole number of them are none."""
+    if not isinstance(vector, bytes):
+        return np.asarray(vector, dtype=np.float64)
+    whole = vector if len(vector) % 4 == 0 else b""
+    return np.frombuffer(whole, dtype="<f4").astype(np.float64)

@@ -36,12 +36,18 @@ class Failed(msgspec.Struct, frozen=True):
     """Stands for an embedding that could not be made."""
 
 
+Vector = tuple[float, ...] | bytes
+
+
 class Parts(msgspec.Struct, frozen=True):
-    """What of a body is compared. None where the body has no such list."""
+    """What of a body is compared. None where the body has no such list.
+
+    An embedding is a list of numbers, or float32 (little-endian) in base64, as its client asked for it.
+    """
 
     space: str = ""
     predictions: tuple[Prediction, ...] | None = None
-    embeddings: tuple[tuple[float, ...] | Failed, ...] | None = None
+    embeddings: tuple[Vector | Failed, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

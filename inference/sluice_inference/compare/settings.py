@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from sluice_inference.errors import SettingsError
 from sluice_inference.settings import LOG_LEVELS
@@ -39,8 +38,10 @@ def read_compare_settings(env: Mapping[str, str]) -> CompareSettings:
     """
     read = Reader(env)
     settings = CompareSettings(
-        stable_url=_read_url(read, "COMPARE_STABLE_URL"),
-        candidate_url=_read_url(read, "COMPARE_CANDIDATE_URL"),
+        stable_url=read.origin("COMPARE_STABLE_URL", "the revision's Service", is_required=True),
+        candidate_url=read.origin(
+            "COMPARE_CANDIDATE_URL", "the revision's Service", is_required=True
+        ),
         timeout_s=read.number("COMPARE_TIMEOUT_S", 10, 0.05, 600),
         max_in_flight=read.integer("COMPARE_MAX_IN_FLIGHT", 32, 1, 10_000),
         max_body_bytes=int(read.number("COMPARE_MAX_BODY_MB", 16, 0.001, 1024) * _MB),
@@ -63,25 +64,3 @@ def read_compare_settings(env: Mapping[str, str]) -> CompareSettings:
     if read.problems:
         raise SettingsError(read.problems)
     return settings
-
-
-def _read_url(read: Reader, name: str) -> str:
-    """An origin: scheme, host and port, nothing more. The mirrored request brings path and query."""
-    raw = read.text(name)
-    try:
-        parts = urlsplit(raw)
-        is_origin = bool(
-            parts.scheme in ("http", "https")
-            and parts.hostname
-            and parts.port != 0
-            and parts.path in ("", "/")
-            and not (parts.query or parts.fragment or parts.username or parts.password)
-        )
-    except ValueError:
-        is_origin = False
-    if not is_origin:
-        read.problems.append(
-            f"{name}: {raw!r} is not http://HOST[:PORT] or https://HOST[:PORT] without a path; "
-            "give the address of the revision's Service"
-        )
-    return raw.rstrip("/")

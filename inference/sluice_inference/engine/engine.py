@@ -8,34 +8,39 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
-from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output, Payload, Prompt
-from sluice_inference.engine.bisect import run_isolated
-from sluice_inference.engine.queue import Item, WorkQueue
+import numpy as np
+
+from sluice_inference.engine.backend import (
+    Backend,
+    Kind,
+    MakesArrays,
+    ModelFacts,
+    Output,
+    Payload,
+    Prompt,
+)
+from sluice_inference.engine.batcher import Batcher
+from sluice_inference.engine.bisect import Trouble, run_isolated
+from sluice_inference.engine.faults import DeviceLostError
+from sluice_inference.engine.former import Batch, Former
+from sluice_inference.engine.gpu_health import GpuWatch, watch_gpus
+from sluice_inference.engine.queue import Announcement, Item, WorkQueue
+from sluice_inference.engine.stack import Stacker
+from sluice_inference.engine.ticket import Outcome, Ticket, deliver, turn_away
 from sluice_inference.errors import LoadError, RunError
+from sluice_inference.imaging.plan import Fit
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.logs import log
 from sluice_inference.metrics import Metrics
+from sluice_inference.trail import Trail
 
-Outcome = Output | RunError
-
-
-class Ticket:
-    """The promise for one request's items: a future of all outcomes, in order."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
-        self.loop = loop
-        self.future: asyncio.Future[list[Outcome]] = loop.create_future()
-        self._outcomes: list[Outcome | None] = [None] * count
-        self._missing = count
-
-    def settle(self, index: int, outcome: Outcome) -> None:
-        """Give one outcome; the last one resolves the future. Event loop only."""
-        self._outcomes[index] = outcome
-        self._missing -= 1
-        if not self._missing and not self.future.done():
-            self.future.set_result([one for one in self._outcomes if one is not None])
+# Texts of so many characters are short: 16 tokens or so. Twice as long is another class, and so on up to
+# eight times, which is more than the text towers read.
+_SHORT = 64
+_LONGEST = 4
 
 
 class Engine:
@@ -49,44 +54,67 @@ class Engine:
         *,
         batch_size: int,
         queue_items: int,
+        queue_bytes: int = 256 * 1024 * 1024,
         stall_s: float,
         on_failed: Callable[[str], None],
     ) -> None:
         self.facts: ModelFacts | None = None
+        self.failure: Exception | None = None
         self._backend = backend
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._batch_size = batch_size
         self._stall_s = stall_s
         self._on_failed = on_failed
-        self._queue = WorkQueue(queue_items)
+        self._batcher = Batcher(batch_size)
+        self._queue = WorkQueue(queue_items, queue_bytes, self._batcher)
+        self._former: Former | None = None
+        self._gpus: GpuWatch | None = None
         self._busy_since: float | None = None
-        self._seconds_per_item = 0.01
         # A daemon: a load that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
         metrics.queue_items.set_function(lambda: len(self._queue))
+        metrics.queue_bytes.set_function(lambda: self._queue.bytes)
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, payloads: Sequence[Payload], deadline: float) -> asyncio.Future[list[Outcome]]:
+    def announce(self, kinds: Mapping[Kind, int]) -> AbstractContextManager[Announcement]:
+        """Keep room for inputs that are being prepared, and let the batcher count on them.
+
+        Raises QueueFullError (before any work went into them) or EngineStoppedError.
+        """
+        return self._queue.announce(kinds)
+
+    def submit(
+        self,
+        payloads: Sequence[Payload],
+        deadline: float,
+        *,
+        announcement: Announcement | None = None,
+        trail: Trail | None = None,
+    ) -> asyncio.Future[list[Outcome]]:
         """Queue one request's inputs, of whatever kinds: all of them, or none. Event loop only.
 
-        Raises QueueFullError or EngineStoppedError.
+        The trail gets the stages `queue` and `run`. Raises QueueFullError or EngineStoppedError; the
+        future too raises EngineStoppedError, where the engine ends before it could answer.
         """
-        ticket = Ticket(asyncio.get_running_loop(), len(payloads))
+        ticket = Ticket(asyncio.get_running_loop(), len(payloads), trail)
         now = time.monotonic()
-        self._queue.put(
-            [
-                Item(_get_kind(payload), payload, deadline, now, ticket, index)
-                for index, payload in enumerate(payloads)
-            ]
-        )
+        items = [
+            make_item(payload, deadline, now, ticket, index)
+            for index, payload in enumerate(payloads)
+        ]
+        self._queue.put(items, announcement)
         return ticket.future
 
     def estimate_wait_s(self) -> int:
         """Whole seconds until the queue is worked off, 1 to 30: what Retry-After says."""
-        return max(1, min(30, round(len(self._queue) * self._seconds_per_item)))
+        return max(1, min(30, round(self.predict_wait_s())))
+
+    def predict_wait_s(self) -> float:
+        """Seconds until all that waits now is worked off, by what runs have cost so far."""
+        return self._batcher.estimate_s(self._queue.count_waiting())
 
     @property
     def queued(self) -> int:
@@ -99,11 +127,13 @@ class Engine:
             return f"the model has been at one batch for more than {self._stall_s:g} s"
         if self._thread.ident is not None and not self._thread.is_alive():
             return "the engine's thread has ended"
+        if self._gpus is not None and (problem := self._gpus.problem):
+            return problem
         return self._backend.health()
 
     def close(self, timeout_s: float) -> None:
-        """Stop the thread. What still waits is told so."""
-        self._turn_away("the server stopped")
+        """Stop the threads. What still waits is told so."""
+        self._turn_away_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -112,21 +142,26 @@ class Engine:
         try:
             if self._prepare():
                 self._loop()
-        except LoadError as error:
+        except (LoadError, DeviceLostError) as error:
+            self.failure = error
             self._fail(str(error))
         except Exception as error:
+            self.failure = error
             log("error", "the engine failed", exc_info=True)
             self._fail(f"{type(error).__name__}: {error}")
         finally:
+            if self._gpus is not None:
+                self._gpus.close()
             self._backend.close()
 
-    def _turn_away(self, reason: str) -> None:
+    def _turn_away_all(self) -> None:
         """Close the queue. Whoever waits in it is answered now, and not by a deadline."""
-        if left := self._queue.close():
-            _deliver(left, [RunError(reason) for _ in left])
+        turn_away(self._queue.close())
+        if self._former is not None:
+            self._former.close()
 
     def _fail(self, message: str) -> None:
-        self._turn_away("the model can't be served")
+        self._turn_away_all()
         if self._lifecycle.enter(State.FAILED, message):
             self._on_failed(message)
 
@@ -134,7 +169,7 @@ class Engine:
         started = time.monotonic()
         if not self._lifecycle.enter(State.LOADING):
             return False
-        self.facts = self._backend.load()
+        facts = self.facts = self._backend.load()
         loaded = time.monotonic()
         self._metrics.model_load_seconds.set(loaded - started)
         if not self._lifecycle.enter(State.WARMING, f"loaded in {loaded - started:.2f} s"):
@@ -142,49 +177,87 @@ class Engine:
         self._backend.warmup()
         warm = time.monotonic()
         self._metrics.warmup_seconds.set(warm - loaded)
+        self._former = Former(self._queue, _is_wanted, self._make_stacker(facts))
+        self._former.start()
+        if facts.device.startswith("cuda"):
+            self._gpus = watch_gpus(self._metrics)
         return self._lifecycle.enter(State.READY, f"warmed up in {warm - loaded:.2f} s")
 
+    def _make_stacker(self, facts: ModelFacts) -> Stacker | None:
+        """None where pictures have sizes of their own."""
+        plan = facts.image
+        if plan.fit is Fit.KEEP:
+            return None
+        backend = self._backend
+        make = backend.make_array if isinstance(backend, MakesArrays) else _make_array
+        return Stacker(self._batch_size, (plan.height, plan.width, 3), make)
+
     def _loop(self) -> None:
-        queued, running = (self._metrics.stage_seconds.labels(name) for name in ("queue", "run"))
-        while batch := self._queue.take(self._batch_size, _is_wanted):
-            started = self._busy_since = time.monotonic()
-            kind = batch[0].kind
-            outcomes = run_isolated(
-                lambda payloads, kind=kind: self._backend.run(kind, payloads),  # type: ignore[misc]
-                [item.payload for item in batch],
-            )
-            self._busy_since = None
-            seconds = time.monotonic() - started
-            self._seconds_per_item += 0.1 * (seconds / len(batch) - self._seconds_per_item)
-            self._metrics.batch_size.observe(len(batch))
-            running.observe(seconds)
-            for item in batch:
-                queued.observe(started - item.entered)
-            _deliver(batch, outcomes)
+        former = self._former
+        while former is not None and (batch := former.next()):
+            try:
+                self._run(batch)
+            except BaseException:
+                turn_away(batch.items)
+                raise
+            finally:
+                former.finish(batch)
+
+    def _run(self, batch: Batch) -> None:
+        """One batch, from its first run to the delivery of its answers. Raises DeviceLostError."""
+        metrics, kind, count = self._metrics, batch.kind, len(batch.items)
+        trouble = Trouble()
+        started = time.monotonic()
+
+        def run(payloads: Sequence[Payload]) -> Sequence[Output | RunError]:
+            self._busy_since = time.monotonic()
+            try:
+                return self._backend.run(kind, payloads)
+            finally:
+                self._busy_since = None
+
+        try:
+            outcomes = run_isolated(run, batch.payloads, trouble)
+        finally:
+            metrics.bisect_runs_total.inc(trouble.extra_runs)
+            metrics.oom_total.inc(trouble.out_of_memory)
+            if trouble.too_large:
+                self._batcher.note_no_memory(kind, trouble.too_large)
+        ended = time.monotonic()
+        if not trouble.extra_runs:
+            self._batcher.note_run(kind, count, ended - started)
+        metrics.poison_total.inc(sum(isinstance(one, RunError) for one in outcomes))
+        metrics.batch_size.observe(count)
+        metrics.batch_fill_ratio.observe(count / self._batch_size)
+        metrics.stage_seconds.labels("run").observe(ended - started)
+        queued = metrics.stage_seconds.labels("queue")
+        for item in batch.items:
+            queued.observe(started - item.entered)
+        deliver(batch.items, outcomes, started, ended)
 
 
-def _get_kind(payload: Payload) -> Kind:
+def make_item(payload: Payload, deadline: float, now: float, ticket: Ticket, index: int) -> Item:
+    """The item of one payload.
+
+    Pictures share a run with those of their size, questions with those of their task, texts with those
+    of about their length, because a batch costs what its longest text costs.
+    """
     match payload:
         case str():
-            return Kind.TEXT
+            length = min(_LONGEST, len(payload) // _SHORT).bit_length()
+            return Item(Kind.TEXT, payload, deadline, now, ticket, index, length, len(payload))
         case Prompt():
-            return Kind.PROMPT
+            size = payload.pixels.nbytes + len(payload.text)
+            return Item(Kind.PROMPT, payload, deadline, now, ticket, index, payload.task, size)
         case _:
-            return Kind.IMAGE
+            return Item(
+                Kind.IMAGE, payload, deadline, now, ticket, index, payload.shape, payload.nbytes
+            )
+
+
+def _make_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.empty(shape, dtype=np.uint8)
 
 
 def _is_wanted(item: Item) -> bool:
     return item.deadline > time.monotonic() and not item.ticket.future.done()
-
-
-def _deliver(batch: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
-    """One call into the event loop for the whole batch."""
-
-    def settle() -> None:
-        for item, outcome in zip(batch, outcomes, strict=True):
-            item.ticket.settle(item.index, outcome)
-
-    try:
-        batch[0].ticket.loop.call_soon_threadsafe(settle)
-    except RuntimeError:
-        log("debug", "answers came after the event loop had closed", items=len(batch))

@@ -8,15 +8,39 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from sluice_inference.engine.backend import ModelFacts
 from sluice_inference.errors import RequestError
 from sluice_inference.http.context import Context
-from sluice_inference.predictor import Input, Job, Reply
+from sluice_inference.http.leaving import work_while_wanted
+from sluice_inference.predictor import CacheUse, Input, Job, Reply
+from sluice_inference.routing.dialect import FALLBACK_HEADER
+from sluice_inference.trail import Trail
 
 Inputs = Sequence[Input | RequestError]
+T = TypeVar("T")
+
+KEY_HEADER = "sluice-key"
+_SHADOW_HEADER = "sluice-shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted(Generic[T]):
+    """What a body asks for, once it is read; `said` is what its route wants to know for the answer.
+
+    An answer needs at least one of `tasks`; a fallback is asked only where it has one. `is_whole`: the
+    answer has room for one model's outcomes only. `with_quality`: it tells the pictures' quality too.
+    """
+
+    inputs: Inputs
+    tasks: Sequence[str]
+    said: T
+    is_whole: bool = False
+    with_quality: bool = False
 
 
 class Asker:
@@ -44,35 +68,71 @@ class Asker:
             raise make_not_served(what, facts)
         return facts
 
-    async def ask(self, request: Request, read: Callable[[], Awaitable[Inputs]]) -> Reply:
-        """The reply to what `read` makes of the body, within the time of one request.
+    async def ask(
+        self, request: Request, read: Callable[[], Awaitable[Wanted[T]]]
+    ) -> tuple[Reply, T]:
+        """The reply to what `read` makes of the body, and what that said, within a request's time.
 
-        Raises RequestError: what `read` raises, what the model can't take, 504 TIMEOUT.
+        A shadow request judges the version that it is sent to, so no fallback answers it. Raises
+        RequestError: what `read` raises, what the model can't take, 504 TIMEOUT.
         """
         settings, metrics = self._context.settings, self._context.metrics
         timeout_s = settings.limits.request_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
+        trail = request.scope["trail"] = Trail()
         started = time.perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
-                inputs = await read()
+                with trail.stage("read"):
+                    wanted = await read()
                 metrics.stage_seconds.labels("read").observe(time.perf_counter() - started)
-                reply = await self._context.answerer.answer(Job(inputs, deadline))
+                job = Job(
+                    wanted.inputs,
+                    deadline,
+                    key=request.headers.get(KEY_HEADER, ""),
+                    tasks=wanted.tasks,
+                    may_fall_back=_may_fall_back(request),
+                    is_whole=wanted.is_whole,
+                    cache=_choose_cache_use(request),
+                    with_quality=wanted.with_quality,
+                    trail=trail,
+                )
+                answer = self._context.answerer.answer(job)
+                reply = await work_while_wanted(request.receive, answer)
+        except ClientDisconnect:
+            metrics.rejected_total.labels("client_left").inc()
+            raise
         except TimeoutError:
             metrics.rejected_total.labels("deadline").inc()
             raise RequestError(
                 504, "TIMEOUT", f"no answer within {timeout_s:g} s (REQUEST_TIMEOUT_MS)"
             ) from None
         self._note(request, reply)
-        return reply
+        trail.begin("encode")  # the envelope ends it, when the answer is on its way
+        return reply, wanted.said
 
     def _note(self, request: Request, reply: Reply) -> None:
         """Count failed inputs, and leave word for the envelope, which counts the request."""
         problems = find_problems(reply)
         for problem in problems:
             self._context.metrics.item_errors_total.labels(problem.code).inc()
+        self._context.predictions.note(reply)
         request.scope["is_partial"] = any(problem.status >= 500 for problem in problems)
-        request.scope["is_fallback"] = bool(reply.fallback_reason)
+        request.scope["is_fallback"] = bool(reply.reason)
+
+
+def _may_fall_back(request: Request) -> bool:
+    headers = request.headers
+    return "true" not in (headers.get(_SHADOW_HEADER), headers.get(FALLBACK_HEADER))
+
+
+def _choose_cache_use(request: Request) -> CacheUse:
+    """What the client says of caches. A shadow request judges the version, not what it said before."""
+    said = request.headers.get("cache-control", "").lower()
+    if "no-store" in said:
+        return CacheUse.NONE
+    is_shadow = request.headers.get(_SHADOW_HEADER) == "true"
+    return CacheUse.FRESH if is_shadow or "no-cache" in said else CacheUse.ANY
 
 
 def find_problems(reply: Reply) -> list[RequestError]:
@@ -95,8 +155,8 @@ def describe_failure(problems: Sequence[RequestError]) -> RequestError:
 def make_headers(reply: Reply, *, has_embedding: bool) -> dict[str, str]:
     """What an answer is stamped with beside the envelope's stamps: who gave it, in which space."""
     headers = {"sluice-model": reply.model.title}
-    if reply.fallback_reason:
-        headers["sluice-fallback-reason"] = reply.fallback_reason
+    if reply.reason:
+        headers["sluice-fallback-reason"] = reply.reason
     if has_embedding:
         headers["sluice-embedding-space"] = reply.facts.space
     return headers

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 from sluice_inference.engine.engine import Engine
 from sluice_inference.http.budget import BodyBudget
+from sluice_inference.http.prediction_counts import PredictionCounts
+from sluice_inference.imaging.quality import RecentPictures
 from sluice_inference.lifecycle import Lifecycle, Traffic
 from sluice_inference.metrics import Metrics
 from sluice_inference.predictor import Answerer
+from sluice_inference.routing.roster import Roster
 from sluice_inference.samples import Samples
 from sluice_inference.settings import Settings
+from sluice_inference.tracing import Tracer
 
 
 @dataclass(slots=True)
@@ -25,7 +29,13 @@ class Context:
     backend: str
     traffic: Traffic = field(default_factory=Traffic)
     samples: Samples = field(default_factory=Samples)
+    roster: Roster | None = None
+    tracer: Tracer | None = None
+    predictions: PredictionCounts = field(init=False)
+    recent_pictures: RecentPictures = field(init=False)
     budget: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:
         self.budget = BodyBudget(self.settings.limits.max_body_bytes_in_flight)
+        self.predictions = PredictionCounts(self.metrics)
+        self.recent_pictures = RecentPictures(self.settings.quality.duplicate_bits)

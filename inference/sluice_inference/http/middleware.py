@@ -14,15 +14,20 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from sluice_inference.errors import RequestError
-from sluice_inference.http import routes_ops, routes_predict
+from sluice_inference.guarding.cors import Cors
+from sluice_inference.guarding.denial import DeniedError
+from sluice_inference.guarding.guard import Caller, Guard
+from sluice_inference.guarding.strict import make_headers, simplify
+from sluice_inference.http.catalogue import Catalogue, Purpose
 from sluice_inference.http.context import Context
 from sluice_inference.lifecycle import State
 from sluice_inference.logs import log
-from sluice_inference.protocols.native import make_error_body
 from sluice_inference.samples import choose_outcome
+from sluice_inference.tracing import Visit
+from sluice_inference.trail import Trail
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _DISCARD_S = 2.0
@@ -32,12 +37,15 @@ _SHADOW = (b"sluice-shadow", b"true")  # asked by the comparer, on nobody's beha
 
 
 class Envelope:
-    """Wraps the router."""
+    """Wraps the routes."""
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
-        self._app = app
+    def __init__(self, catalogue: Catalogue, context: Context, guard: Guard) -> None:
+        self._catalogue = catalogue
         self._context = context
+        self.guard = guard
         settings = context.settings
+        self.cors = Cors(origins) if (origins := settings.guard.cors_origins) else None
+        self.is_strict = settings.guard.strict
         stamps = {"sluice-revision": settings.revision, "sluice-model": settings.model.title}
         self._stamps = [
             (name.encode(), value.encode("latin-1", "replace"))
@@ -46,15 +54,12 @@ class Envelope:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        scope["app"] = self  # makes the router raise its 404 and 405 instead of answering in text
-        await _Exchange(self, scope, receive, send).run()
+        if scope["type"] == "http":
+            await _Exchange(self, scope, receive, send).run()
 
     @property
-    def app(self) -> ASGIApp:
-        return self._app
+    def catalogue(self) -> Catalogue:
+        return self._catalogue
 
     @property
     def context(self) -> Context:
@@ -78,45 +83,47 @@ class _Exchange:
         self._received = 0
         self._held = 0
         self._status = 0
-        path = scope["path"]
-        self._is_client = path not in routes_ops.PATHS
-        is_inference = path in routes_predict.ROUTES
+        self._match = scope["match"] = envelope.catalogue.find(scope["path"])
+        self._caller = Caller()
+        self._is_counted = False
+        self._is_denied = False
+        entry = self._match.entry
+        self._is_client = entry is None or entry.is_for_clients
+        is_inference = entry is not None and entry.purpose is Purpose.INFERENCE
         self._is_sample = is_inference and _SHADOW not in scope["headers"]
-        known = is_inference or not self._is_client
-        self._route = path if known else "other"
+        self._route = entry.path if entry else "other"
         self._id = scope["request_id"] = _read_request_id(scope)
+        self._arrived = time.monotonic()
 
     async def run(self) -> None:
         started = time.perf_counter()
         traffic = self._context.traffic
-        if self._is_client:
-            traffic.in_flight += 1
         try:
             await self._answer()
         finally:
+            self._leave()
             if self._is_client:
-                traffic.in_flight -= 1
                 traffic.last = time.monotonic()
             self._context.budget.give_back(self._held)
             self._record(time.perf_counter() - started)
 
     async def _answer(self) -> None:
-        limits = self._context.settings.limits
         try:
-            if self._is_client and self._context.traffic.in_flight > limits.max_concurrent_requests:
-                raise self._turn_away(
-                    "concurrency",
-                    f"{limits.max_concurrent_requests} requests are under way "
-                    "(MAX_CONCURRENT_REQUESTS)",
-                )
-            declared = _read_length(self._scope)
-            if self._is_client and declared <= limits.max_body_bytes:  # longer ones become a 413
-                self._hold(declared)
-            await self._envelope.app(self._scope, self.receive, self.send)
+            if self._envelope.cors is not None:
+                preflight = self._envelope.cors.make_preflight(self._scope)
+                if preflight is not None:
+                    await self._send_empty(preflight)
+                    return
+            await self._enter()
+            await self._envelope.catalogue(self._scope, self.receive, self.send)
+        except DeniedError as denied:
+            self._is_denied = True
+            await self._fail(denied)
         except RequestError as problem:
             await self._fail(problem)
-        except HTTPException as error:
-            await self._fail(_explain(error, self._scope["path"]))
+        except HTTPException as error:  # of the library that reads requests
+            unreadable = "the request can't be read"
+            await self._fail(RequestError(error.status_code, "BODY_INVALID", unreadable))
         except ClientDisconnect:
             self._status = _CLIENT_LEFT  # nobody is there to be answered; the count is kept
         except asyncio.CancelledError:  # the time to drain is over
@@ -132,6 +139,33 @@ class _Exchange:
             if self._status:
                 raise
             await self._fail(RequestError(500, "INTERNAL", "the server failed; see its log"))
+
+    async def _enter(self) -> None:
+        """Past the guard and the limits over all requests. Raises RequestError: 401, 403, 429, 503.
+
+        Who is denied takes no place from others: it is counted as under way only when let in.
+        """
+        limits, traffic = self._context.settings.limits, self._context.traffic
+        if not self._envelope.guard.is_open:
+            self._caller = await self._envelope.guard.admit(self._scope)
+        if not self._is_client:
+            return
+        traffic.in_flight += 1
+        self._is_counted = True
+        if traffic.in_flight > limits.max_concurrent_requests:
+            raise self._turn_away(
+                "concurrency",
+                f"{limits.max_concurrent_requests} requests are under way "
+                "(MAX_CONCURRENT_REQUESTS)",
+            )
+        declared = _read_length(self._scope)
+        if declared <= limits.max_body_bytes:  # longer ones become a 413
+            self._hold(declared)
+
+    def _leave(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._context.traffic.in_flight -= 1
 
     async def receive(self) -> MutableMapping[str, Any]:
         """The next message, for the routes: they keep what they get, so it is counted."""
@@ -153,6 +187,13 @@ class _Exchange:
             given = {name for name, _ in headers}
             headers += [stamp for stamp in self._envelope.stamps if stamp[0] not in given]
             headers.append((b"x-request-id", self._id.encode()))
+            if self._match.entry is not None:
+                headers += self._match.entry.headers
+            headers += self._describe_trail()
+            if self._envelope.cors is not None:
+                headers += self._envelope.cors.make_headers(self._scope)
+            if self._envelope.is_strict:
+                headers += make_headers(given, self._scope.get("scheme", ""))
             if self._context.lifecycle.state is State.DRAINING:
                 # Tells keep-alive clients to come back on another connection, to another pod.
                 headers.append((b"connection", b"close"))
@@ -160,6 +201,20 @@ class _Exchange:
                 await self._discard()
             message = {**message, "headers": headers}
         await self._send(message)
+
+    def _describe_trail(self) -> list[tuple[bytes, bytes]]:
+        """What an answer of inference says of its way: sluice-cache, Server-Timing."""
+        trail: Trail | None = self._scope.get("trail")
+        if trail is None:
+            return []
+        trail.end()
+        headers = []
+        if said := trail.describe_cache():
+            headers.append((b"sluice-cache", said.encode()))
+        settings = self._context.settings
+        if settings.monitoring.is_enabled and not settings.guard.strict:
+            headers.append((b"server-timing", trail.describe_times().encode()))
+        return headers
 
     def _hold(self, total: int) -> None:
         """Take room for a body of `total` bytes. Raises RequestError 503 where there is none."""
@@ -174,18 +229,26 @@ class _Exchange:
 
     def _turn_away(self, reason: str, why: str) -> RequestError:
         self._context.metrics.rejected_total.labels(reason).inc()
+        self._leave()  # while the rest of its body is read, it must not keep others away
         wait_s = self._context.engine.estimate_wait_s()
         message = f"{why}; try again after Retry-After"
         return RequestError(503, "OVERLOADED", message, retry_after_s=wait_s)
 
+    async def _send_empty(self, headers: list[tuple[bytes, bytes]]) -> None:
+        await self.send({"type": "http.response.start", "status": 204, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
+
     async def _fail(self, problem: RequestError) -> None:
-        body = make_error_body(problem, self._id)
+        if self._envelope.is_strict:
+            problem = simplify(problem)
+        body = self._match.dialect.make_error(problem, self._id)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
         ]
         if problem.retry_after_s is not None:
             headers.append((b"retry-after", str(problem.retry_after_s).encode()))
+        headers += [(name.encode(), value.encode()) for name, value in problem.headers]
         await self.send(
             {"type": "http.response.start", "status": problem.status, "headers": headers}
         )
@@ -207,7 +270,7 @@ class _Exchange:
     def _record(self, seconds: float) -> None:
         metrics, settings = self._context.metrics, self._context.settings
         metrics.requests_total.labels(self._route, settings.model.title, str(self._status)).inc()
-        metrics.request_seconds.labels(self._route, settings.model.title).observe(seconds)
+        metrics.request_duration_seconds.labels(self._route, settings.model.title).observe(seconds)
         if self._is_sample and self._status != _CLIENT_LEFT:
             outcome = choose_outcome(
                 self._status,
@@ -215,8 +278,23 @@ class _Exchange:
                 is_partial=self._scope.get("is_partial", False),
             )
             self._context.samples.count(outcome, seconds)
+        if self._context.tracer is not None and self._is_client:
+            self._context.tracer.record(
+                Visit(
+                    self._route,
+                    self._scope["method"],
+                    self._status,
+                    self._id,
+                    self._scope["headers"],
+                    self._scope.get("trail") or Trail(),
+                    self._arrived,
+                    time.monotonic(),
+                )
+            )
         slow = self._is_client and seconds * 1000 > settings.slow_request_ms
-        notable = self._is_client and (self._status >= 400 or slow)
+        # The guard writes of those it denies, and no more of them than a log can bear.
+        notable = self._is_client and (self._status >= 400 or slow) and not self._is_denied
+        who: dict[str, Any] = {"client": self._caller.name} if self._caller.name else {}
         log(
             "warning" if notable else "debug",
             "request",
@@ -224,6 +302,7 @@ class _Exchange:
             status=self._status,
             ms=round(seconds * 1000, 1),
             request_id=self._id,
+            **who,
         )
 
 
@@ -243,12 +322,3 @@ def _read_length(scope: Scope) -> int:
         if name == b"content-length" and value.isdigit() and len(value) <= 20:
             return int(value)
     return 0
-
-
-def _explain(error: HTTPException, path: str) -> RequestError:
-    if error.status_code == 405:
-        return RequestError(405, "METHOD_NOT_ALLOWED", f"{path[:64]} is not asked this way")
-    if error.status_code == 404:
-        served = ", ".join([*routes_predict.ROUTES, *sorted(routes_ops.PATHS)])
-        return RequestError(404, "NOT_FOUND", f"there is no such route; there are {served}")
-    return RequestError(error.status_code, "BODY_INVALID", "the request can't be read")

@@ -6,17 +6,19 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from sluice_inference import __version__
+from sluice_inference.http.catalogue import JSON, Content, Entry, Purpose
 from sluice_inference.http.context import Context
+from sluice_inference.http.dialects import NATIVE
 from sluice_inference.lifecycle import State
 from sluice_inference.metrics import CONTENT_TYPE
 
-PATHS = frozenset({"/health", "/ready", "/status", "/metrics", "/metrics/rollout"})
+_TEXT = (Content("text/plain", {"type": "string"}),)
+_STATE = (Content(JSON, {"type": "object"}),)
 
 
-def make_routes(context: Context) -> list[Route]:
+def make_routes(context: Context) -> list[Entry]:
     async def health(_: Request) -> Response:
         problem = find_fault(context)
         body = {"status": "failed", "reason": problem} if problem else {"status": "ok"}
@@ -32,27 +34,32 @@ def make_routes(context: Context) -> list[Route]:
         return JSONResponse(describe(context))
 
     async def metrics(_: Request) -> Response:
-        body = context.metrics.render() + context.samples.render()
+        own = context.metrics.render() if context.settings.monitoring.is_enabled else b""
+        body = own + context.samples.render()
         return Response(body, media_type=CONTENT_TYPE)
 
     async def rollout(_: Request) -> Response:
         return Response(context.samples.render(), media_type=CONTENT_TYPE)
 
-    endpoints = {
-        "/health": health,
-        "/ready": ready,
-        "/status": status,
-        "/metrics": metrics,
-        "/metrics/rollout": rollout,
-    }
-    return [Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()]
+    probe, ops = Purpose.PROBE, Purpose.OPS
+    rows = (
+        ("/health", probe, health, "Can this process work?", _STATE),
+        ("/ready", probe, ready, "Is new traffic welcome?", _STATE),
+        ("/status", ops, status, "What runs here", _STATE),
+        ("/metrics", ops, metrics, "Prometheus metrics", _TEXT),
+        ("/metrics/rollout", ops, rollout, "The samples rollouts are judged by", _TEXT),
+    )
+    return [
+        Entry("GET", path, purpose, NATIVE, handle, summary, gives=gives)
+        for path, purpose, handle, summary, gives in rows
+    ]
 
 
 def find_fault(context: Context) -> str:
     """Why this process can't work any more and should be replaced, or an empty string."""
     if context.lifecycle.state in (State.FAILED, State.STOPPED):
         return f"the server is {context.lifecycle.state}"
-    return context.engine.health()
+    return context.roster.find_fault() if context.roster else context.engine.health()
 
 
 def describe(context: Context) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def describe(context: Context) -> dict[str, Any]:
         "model": settings.model.name,
         "version": settings.model.version,
         "digest": settings.model.digest,
+        "environment": settings.environment,
         "service": settings.service,
         "revision": settings.revision,
         "role": settings.role,
@@ -77,4 +85,5 @@ def describe(context: Context) -> dict[str, Any]:
         "in_flight": context.traffic.in_flight,
         "uptime_seconds": round(context.lifecycle.uptime_s(), 1),
         "server_version": __version__,
+        **(context.roster.describe() if context.roster else {}),
     }

@@ -7,8 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from sluice_inference.errors import RequestError
-from sluice_inference.imaging.decode import Pixels, decode_image
+from sluice_inference.imaging.decode import decode_image
+from sluice_inference.imaging.fit import Pixels
 from sluice_inference.imaging.plan import ImagePlan
+from sluice_inference.imaging.quality import Quality, measure_quality
+from sluice_inference.imaging.sniff import read_header
 from sluice_inference.metrics import Metrics
 from sluice_inference.settings.limits import Limits
 
@@ -26,6 +29,17 @@ class DecodePool:
         return await asyncio.get_running_loop().run_in_executor(
             self._executor, self._decode, data, plan
         )
+
+    async def measure(self, data: bytes, pixels: Pixels) -> Quality:
+        """The quality of a picture: the pixels that `decode` made of `data`."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._measure, data, pixels
+        )
+
+    def _measure(self, data: bytes, pixels: Pixels) -> Quality:
+        limits = self._limits
+        header = read_header(data, max_bytes=limits.max_image_bytes, max_pixels=limits.max_pixels)
+        return measure_quality(pixels, header.width, header.height)
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
 """The test double: answers as configured, and says in /status that it is `fake`.
 
-Its embeddings and scores depend on the input's bytes alone, so equal inputs get equal answers.
+Its embeddings, scores and words depend on the input's bytes alone, so equal inputs get equal answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload, P
 from sluice_inference.errors import RunError
 from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.models.outputs import make_outputs
-from sluice_inference.settings.model import SERVED_TASKS, ModelSettings
+from sluice_inference.settings.model import TASKS, ModelSettings
 
 _OTHER = "other"
 
@@ -34,6 +34,9 @@ class FakeBackend:
         # Which items fail must differ between replicas, so the system's randomness seeds it.
         self._random = random.Random()  # noqa: S311 - decides which requests of a test fail
         self._clock = clock
+        confidence = settings.fake.confidence
+        # The softmax of these two is the confidence and the rest.
+        self._logits = np.log(np.asarray([[confidence, 1 - confidence]], dtype=np.float32))
         self._ready_at = math.inf
         self._seen = 0
 
@@ -42,16 +45,16 @@ class FakeBackend:
         if settings.fake.never_ready:
             threading.Event().wait()  # the engine's thread is a daemon: the process still ends
         time.sleep(settings.fake.load_seconds)
-        tasks = settings.tasks or SERVED_TASKS
         return ModelFacts(
             backend="fake",
             device="none",
             architecture="fake",
-            tasks=tuple(task for task in tasks if task in SERVED_TASKS),
+            tasks=settings.tasks or TASKS,
             labels=(settings.fake.label, _OTHER),
             space=settings.embedding_space or "fake",
             dimension=self._dimension,
             image=ImagePlan.square(settings.fake.image_size),
+            logit_scale=10.0,
         )
 
     def warmup(self) -> None:
@@ -61,8 +64,11 @@ class FakeBackend:
     def run(self, kind: Kind, payloads: Sequence[Payload]) -> Sequence[Output | RunError]:
         if self._settings.fake.latency_ms:
             time.sleep(self._settings.fake.latency_ms / 1000)
+        if kind is Kind.PROMPT:
+            prompts = [one for one in payloads if isinstance(one, Prompt)]
+            return [self._spoil(Output(None, None, _say(one))) for one in prompts]
         embeddings = np.stack([self._embed(payload) for payload in payloads])
-        logits = np.tile(np.asarray([[3.0, 0.0]], dtype=np.float32), (len(payloads), 1))
+        logits = np.tile(self._logits, (len(payloads), 1))
         outputs = make_outputs(embeddings, None if kind is Kind.TEXT else logits)
         return [self._spoil(one) for one in outputs]
 
@@ -88,10 +94,16 @@ class FakeBackend:
         match payload:
             case str():
                 data = payload.encode()
-            case Prompt():
-                data = payload.pixels.tobytes() + payload.text.encode()
+            case Prompt():  # answered in words; an embedding would be that of the picture
+                data = payload.pixels.tobytes()
             case _:
                 data = payload.tobytes()
         seed = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
         values = np.random.default_rng(seed).standard_normal(self._dimension)
         return values.astype(np.float32)
+
+
+def _say(prompt: Prompt) -> str:
+    """Words that depend on picture, question and task alone."""
+    data = prompt.pixels.tobytes() + prompt.text.encode()
+    return f"{prompt.task} {hashlib.blake2b(data, digest_size=4).hexdigest()}"

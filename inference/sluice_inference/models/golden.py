@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output, Payload
+from sluice_inference.engine.backend import Backend, Kind, ModelFacts, Output, Payload, Prompt
 from sluice_inference.errors import LoadError, RequestError
 from sluice_inference.imaging.decode import decode_image
 from sluice_inference.imaging.plan import ImagePlan
@@ -18,12 +18,18 @@ _MAX_SAMPLES = 256
 
 
 class GoldenSample(msgspec.Struct, frozen=True):
-    """One input, an image's path in the artifact or a text, and what is expected of it."""
+    """One input, an image's path in the artifact or a text, and what is expected of it.
+
+    With `task` an image is asked `question`, and `answer` is expected word for word.
+    """
 
     embedding: tuple[float, ...] = ()
     image: str = ""
     text: str = ""
     label: str = ""
+    task: str = ""
+    question: str = ""
+    answer: str = ""
 
     @property
     def name(self) -> str:
@@ -84,6 +90,10 @@ def _check_sample(
             raise LoadError(
                 f"golden sample {sample.name}: label {label!r}, expected {sample.label!r}"
             )
+    if sample.task and outcome.text != sample.answer:
+        raise LoadError(
+            f"golden sample {sample.name}: answer {outcome.text!r}, expected {sample.answer!r}"
+        )
     return cosine
 
 
@@ -113,4 +123,6 @@ def _read_sample(folder: Path, sample: GoldenSample, plan: ImagePlan) -> tuple[K
         raise LoadError(f"golden sample {sample.image}: {error.strerror}") from error
     except RequestError as problem:
         raise LoadError(f"golden sample {sample.image}: {problem.message}") from problem
+    if sample.task:
+        return Kind.PROMPT, Prompt(pixels, sample.question, sample.task)
     return Kind.IMAGE, pixels

@@ -11,13 +11,16 @@ from sluice_inference.errors import RunError
 Floats = NDArray[np.float32]
 
 
-def make_outputs(embeddings: Floats | None, logits: Floats | None) -> list[Output | RunError]:
+def make_outputs(
+    embeddings: Floats | None, logits: Floats | None, scores: Floats | None = None
+) -> list[Output | RunError]:
     """One output for each row of embeddings [N,D] and logits [N,C], whichever there are.
 
-    A row with a value that is not finite, or an embedding of length 0, is an RunError.
+    `scores` [N,C] stand for logits where a model has its own way to probabilities. A row with a value that
+    is not finite, or an embedding of length 0, is a RunError.
     """
     units = None if embeddings is None else normalise(embeddings)
-    scores = None if logits is None else compute_softmax(logits)
+    scores = scores if logits is None else compute_softmax(logits)
     given = units if units is not None else scores
     count = 0 if given is None else len(given)
     outputs: list[Output | RunError] = []

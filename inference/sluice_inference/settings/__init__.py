@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sluice_inference.errors import SettingsError
+from sluice_inference.settings.cache import CacheSettings, read_cache
+from sluice_inference.settings.guard import GuardSettings, read_guard
 from sluice_inference.settings.limits import Limits, read_limits
 from sluice_inference.settings.model import ModelSettings, read_model
+from sluice_inference.settings.monitoring import MonitoringSettings, read_monitoring
+from sluice_inference.settings.quality import QualitySettings, read_quality
 from sluice_inference.settings.reader import Reader, count_cpus
+from sluice_inference.settings.routing import RoutingSettings, read_routing
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -23,13 +28,19 @@ class Settings:
     """The server's settings. Names and defaults are documented in docs/inference.md."""
 
     model: ModelSettings
+    routing: RoutingSettings
     limits: Limits
+    cache: CacheSettings
+    quality: QualitySettings
+    monitoring: MonitoringSettings
+    guard: GuardSettings
+    environment: str
     service: str
     revision: str
     role: str
     host: str
     port: int
-    decode_workers: int
+    max_workers: int
     keep_alive_s: int
     drain_timeout_s: float
     drain_linger_s: float
@@ -44,15 +55,22 @@ def read_settings(env: Mapping[str, str]) -> Settings:
     Raises SettingsError with one line for each variable that can't be used.
     """
     read = Reader(env)
+    model = read_model(read)
     settings = Settings(
-        model=read_model(read),
+        model=model,
+        routing=read_routing(read, model),
         limits=read_limits(read),
+        cache=read_cache(read),
+        quality=read_quality(read),
+        monitoring=read_monitoring(read),
+        guard=read_guard(read),
+        environment=read.text("ENVIRONMENT"),
         service=read.text("SLUICE_SERVICE"),
         revision=read.text("SLUICE_REVISION"),
         role=read.text("SLUICE_ROLE"),
         host=read.text("HOST"),
         port=read.integer("PORT", 8080, 0, 65535),
-        decode_workers=read.integer("DECODE_WORKERS", min(count_cpus(), 16), 1, 128),
+        max_workers=read.integer("MAX_WORKERS", min(count_cpus(), 16), 1, 128),
         # Above the hour after which Envoy gives up an idle upstream connection: whoever closes
         # first must not be the server, or a request can meet the close on its way.
         keep_alive_s=read.integer("KEEP_ALIVE_S", 3900, 5, 86_400),

@@ -14,6 +14,7 @@ class Limits:
     """Bounds on what one request may cost."""
 
     max_images: int
+    max_texts: int
     max_image_bytes: int
     max_pixels: int
     max_concurrent_requests: int
@@ -29,6 +30,7 @@ class Limits:
 def read_limits(read: Reader) -> Limits:
     return Limits(
         max_images=read.integer("MAX_IMAGES", 10, 1, 1000),
+        max_texts=read.integer("MAX_TEXTS", 128, 1, 10_000),
         max_image_bytes=int(read.number("MAX_IMAGE_MB", 10, 0.001, 1024) * _MIB),
         max_pixels=read.integer("MAX_PIXELS", 40_000_000, 64, 1_000_000_000),
         max_concurrent_requests=read.integer("MAX_CONCURRENT_REQUESTS", 256, 1, 100_000),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sluice_inference.settings.reader import Reader, count_cpus
+from sluice_inference.settings.trust import Trust, read_trust
 
 TASKS = (
     "ImageEmbedding",
@@ -17,7 +18,8 @@ TASKS = (
     "OCR",
     "Similarity",
 )
-SERVED_TASKS = ("ImageEmbedding", "TextEmbedding", "Classification")
+# Those that are answered in words; they need a model that reads a question with its picture.
+WORD_TASKS = ("Captioning", "VisualQuestionAnswering", "OCR")
 FORMATS = ("Safetensors", "ONNX")
 BACKENDS = ("auto", "torch", "onnx", "fake")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
@@ -26,7 +28,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True, slots=True)
 class FakeSettings:
-    """How the test double behaves. Percentages are 0..100; times as named; infinity means never."""
+    """How the test double behaves. Percentages are 0..100; times as named; infinity means never.
+
+    `confidence` is the best label's probability.
+    """
 
     latency_ms: float
     error_percent: float
@@ -35,6 +40,7 @@ class FakeSettings:
     fail_after_seconds: float
     fail_after_inputs: float
     label: str
+    confidence: float
     dimension: int
     image_size: int
 
@@ -56,8 +62,11 @@ class ModelSettings:
     backend: str
     batch_size: int
     queue_items: int
+    queue_bytes: int
     compute_threads: int
     stall_s: float
+    compile: bool
+    trust: Trust
     fake: FakeSettings
 
     @property
@@ -82,8 +91,11 @@ def read_model(read: Reader) -> ModelSettings:
         backend=read.choice("BACKEND", "auto", BACKENDS),
         batch_size=read.integer("BATCH_SIZE", 32, 1, 1024),
         queue_items=read.integer("QUEUE_MAX_ITEMS", 256, 1, 100_000),
+        queue_bytes=int(read.number("QUEUE_MAX_MB", 256, 0.001, 1_048_576) * 1024 * 1024),
         compute_threads=read.integer("COMPUTE_THREADS", min(count_cpus(), 64), 1, 256),
         stall_s=read.number("ENGINE_STALL_S", 30, 1, 3600),
+        compile=read.flag("COMPILE", default=False),
+        trust=read_trust(read),
         fake=_read_fake(read),
     )
 
@@ -97,6 +109,7 @@ def _read_fake(read: Reader) -> FakeSettings:
         fail_after_seconds=read.number("FAKE_FAIL_AFTER_SECONDS", math.inf, 0, 86_400),
         fail_after_inputs=read.integer("FAKE_FAIL_AFTER_INPUTS", 0, 1, 1_000_000_000) or math.inf,
         label=read.text("FAKE_LABEL", "fake"),
+        confidence=read.number("FAKE_CONFIDENCE", 0.95, 0.5, 0.999),
         dimension=read.integer("FAKE_DIMENSION", 8, 1, 65536),
         image_size=read.integer("FAKE_IMAGE_SIZE", 32, 1, 4096),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import math
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -44,6 +46,11 @@ def embed(*vectors: Any, space: str = "pizza-1") -> TrackAnswer:
     return answer(space=space, dimension=2, embeddings=list(vectors))
 
 
+def pack(*values: float) -> str:
+    """A vector as `"encoding":"base64"` gives it."""
+    return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode()
+
+
 def classify(*items: dict[str, Any]) -> TrackAnswer:
     return answer(predictions=list(items))
 
@@ -67,6 +74,9 @@ A, B = label("a", "b"), label("b", "a")
         ),
         pytest.param(embed([1, 0]), embed([2, 0]), "agree", "", id="same direction"),
         pytest.param(embed([1, 0]), embed([1, 0.15]), "disagree", "", id="under the bound"),
+        pytest.param(embed(pack(1, 0)), embed(pack(2, 0)), "agree", "", id="both in base64"),
+        pytest.param(embed(pack(1, 0)), embed([0, 1]), "disagree", "", id="one in base64"),
+        pytest.param(embed([1, 0]), embed("AAAA" * 2), "disagree", "", id="half a number"),
         pytest.param(embed([1, 0]), embed([1, 0, 0]), "disagree", "", id="another length"),
         pytest.param(embed([1, 0]), embed([0, 0]), "disagree", "", id="no direction"),
         pytest.param(embed([1, 0]), embed(FAILED), "disagree", "", id="no embedding"),

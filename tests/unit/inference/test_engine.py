@@ -1,4 +1,4 @@
-"""The queue, the bisection of bad batches, and the thread that owns the backend."""
+"""The thread that owns the backend: what it runs, when, and how those who wait hear of it."""
 
 from __future__ import annotations
 
@@ -10,112 +10,35 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload
-from sluice_inference.engine.bisect import run_isolated
-from sluice_inference.engine.engine import Engine
-from sluice_inference.engine.queue import Item, WorkQueue
+from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload, Prompt
+from sluice_inference.engine.engine import Engine, make_item
+from sluice_inference.engine.stack import ImageStack, stack_images
+from sluice_inference.engine.ticket import Ticket
 from sluice_inference.errors import EngineStoppedError, LoadError, QueueFullError, RunError
+from sluice_inference.imaging.plan import ImagePlan
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
+from sluice_inference.trail import Trail
 
-FACTS = ModelFacts("test", "none", "test", ("TextEmbedding",), (), "s", 1, 8)
-
-
-def make_item(kind: Kind = Kind.TEXT, name: str = "x") -> Item:
-    return Item(kind, name, deadline=0, entered=0, ticket=None, index=0)
-
-
-def make_items(kinds: str) -> list[Item]:
-    """'iit' is two images and a text; payloads number them."""
-    return [
-        make_item(Kind.IMAGE if letter == "i" else Kind.TEXT, str(at))
-        for at, letter in enumerate(kinds)
-    ]
-
-
-def always(_: Item) -> bool:
-    return True
-
-
-@pytest.mark.parametrize(
-    ("waiting", "most", "batches"),
-    [
-        pytest.param("ttt", 8, ["012"], id="what is there is taken at once"),
-        pytest.param("ttttt", 2, ["01", "23", "4"], id="never more than a batch"),
-        pytest.param("tit", 8, ["02", "1"], id="one kind at a time, the oldest first"),
-        pytest.param("iitti", 2, ["01", "23", "4"], id="kinds in turn"),
-    ],
-)
-def test_batches_are_taken_in_order(waiting: str, most: int, batches: list[str]) -> None:
-    queue = WorkQueue(100)
-    queue.put(make_items(waiting))
-    taken = [
-        "".join(str(item.payload) for item in queue.take(most, always)) for _ in range(len(batches))
-    ]
-    assert taken == batches
-    assert len(queue) == 0
-
-
-def test_a_request_enters_whole_or_not_at_all() -> None:
-    queue = WorkQueue(3)
-    queue.put(make_items("tt"))
-    with pytest.raises(QueueFullError):
-        queue.put(make_items("tt"))
-    assert len(queue) == 2
-    queue.put(make_items("t"))
-
-
-def test_items_nobody_wants_are_dropped() -> None:
-    queue = WorkQueue(10)
-    queue.put(make_items("tttt"))
-    taken = queue.take(10, lambda item: item.payload in ("1", "3"))
-    assert [item.payload for item in taken] == ["1", "3"]
-
-
-def test_a_closed_queue_takes_nothing_and_lets_its_taker_go() -> None:
-    queue = WorkQueue(10)
-    queue.put(make_items("tt"))
-    assert len(queue.close()) == 2
-    assert queue.take(10, always) == []
-    with pytest.raises(EngineStoppedError):
-        queue.put(make_items("t"))
-
-
-@pytest.mark.parametrize(
-    ("payloads", "bad", "runs"),
-    [
-        pytest.param("abcdefgh", "", 1, id="one run when all is well"),
-        pytest.param("abcdefgh", "c", 7, id="one culprit is found in few runs"),
-        pytest.param("ab", "ab", 3, id="all are bad"),
-        pytest.param("a", "a", 1, id="alone and bad"),
-    ],
-)
-def test_a_bad_item_spoils_only_itself(payloads: str, bad: str, runs: int) -> None:
-    calls: list[str] = []
-
-    def run(batch: Sequence[Payload]) -> list[Output | RunError]:
-        calls.append("".join(str(one) for one in batch))
-        if set(bad) & set(calls[-1]):
-            raise ValueError("poison")
-        return [Output(None, None) for _ in batch]
-
-    outcomes = run_isolated(run, list(payloads))
-    failed = "".join(
-        name for name, one in zip(payloads, outcomes, strict=True) if isinstance(one, RunError)
-    )
-    assert (failed, len(calls)) == (bad, runs)
+FACTS = ModelFacts("test", "none", "test", ("TextEmbedding",), (), "s", 1, ImagePlan.square(2))
 
 
 class GatedBackend:
     """Runs when told to, and remembers its batches."""
 
-    def __init__(self, load: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], None] = lambda: None,
+        fail: Callable[[Sequence[Payload]], None] = lambda _: None,
+    ) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.started = threading.Event()
         self.batches: list[list[Payload]] = []
         self.closed = threading.Event()
+        self.stacked: list[bool] = []
         self._load = load
+        self._fail = fail
 
     def load(self) -> ModelFacts:
         self._load()
@@ -126,8 +49,13 @@ class GatedBackend:
 
     def run(self, kind: Kind, payloads: Sequence[Payload]) -> Sequence[Output | RunError]:
         self.batches.append(list(payloads))
+        self.stacked.append(isinstance(payloads, ImageStack))
         self.started.set()
         assert self.gate.wait(10)
+        self._fail(payloads)
+        if kind is Kind.IMAGE:
+            sums = stack_images(payloads).sum(axis=(1, 2, 3))
+            return [Output(np.asarray([one], dtype=np.float32), None) for one in sums]
         return [Output(np.asarray([len(str(one))], dtype=np.float32), None) for one in payloads]
 
     def health(self) -> str:
@@ -143,6 +71,7 @@ class Rig:
     def __init__(self, backend: GatedBackend, stall_s: float = 30) -> None:
         self.backend = backend
         self.lifecycle = Lifecycle()
+        self.metrics = Metrics()
         self.failures: list[str] = []
         self.settled = threading.Event()
         self.lifecycle.on_change(
@@ -151,9 +80,9 @@ class Rig:
         self.engine = Engine(
             backend,
             self.lifecycle,
-            Metrics(),
+            self.metrics,
             batch_size=4,
-            queue_items=6,
+            queue_items=12,
             stall_s=stall_s,
             on_failed=self.failures.append,
         )
@@ -193,9 +122,9 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(rig: Rig) -> None
     rig.backend.gate.clear()
     first = rig.engine.submit(["first"], soon())
     assert await asyncio.to_thread(rig.backend.started.wait, 10)
-    second = rig.engine.submit(list("abcdef"), soon())
+    second = rig.engine.submit(list("abcdefghi"), soon())
     with pytest.raises(QueueFullError):
-        rig.engine.submit(["g"], soon())
+        rig.engine.submit(list("jklm"), soon())
     assert 1 <= rig.engine.estimate_wait_s() <= 30
     rig.backend.gate.set()
     await asyncio.gather(first, second)
@@ -267,6 +196,155 @@ async def test_who_waits_when_the_engine_fails_is_answered_at_once() -> None:
     waiting = engine.submit(["a", "b"], soon())
     go.set()
     assert await asyncio.to_thread(failed.wait, 10)
-    outcomes = await asyncio.wait_for(waiting, 5)
-    assert [type(one) for one in outcomes] == [RunError, RunError]
+    with pytest.raises(EngineStoppedError):
+        await asyncio.wait_for(waiting, 5)
     engine.close(10)
+
+
+def make_picture(value: int) -> np.ndarray:
+    return np.full((2, 2, 3), value, dtype=np.uint8)
+
+
+def read_counter(rig: Rig, name: str) -> float:
+    value = rig.metrics.registry.get_sample_value(f"sluice_inference_{name}_total")
+    assert value is not None
+    return value
+
+
+async def test_pictures_come_stacked_and_nobody_gets_another_ones_answer(rig: Rig) -> None:
+    for first in range(1, 60, 12):  # more batches than there are arrays to lay them out in
+        pictures = [make_picture(value) for value in range(first, first + 12)]
+        outcomes = await asyncio.gather(*(rig.engine.submit([one], soon()) for one in pictures))
+        assert [int(one.embedding[0]) for (one,) in outcomes] == [
+            12 * value for value in range(first, first + 12)
+        ]
+    assert all(rig.backend.stacked)
+
+
+async def test_a_full_batch_is_formed_while_the_model_is_busy(rig: Rig) -> None:
+    rig.backend.gate.clear()
+    first = rig.engine.submit([make_picture(1)], soon())
+    assert await asyncio.to_thread(rig.backend.started.wait, 10)
+    others = [rig.engine.submit([make_picture(value)], soon()) for value in range(2, 7)]
+    end = time.monotonic() + 10
+    while rig.engine.queued > 1:  # four of five have been taken, though the model is at its first
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
+    assert len(rig.backend.batches) == 1
+    rig.backend.gate.set()
+    await asyncio.gather(first, *others)
+    assert [len(batch) for batch in rig.backend.batches] == [1, 4, 1]
+
+
+async def test_what_was_formed_and_can_not_run_is_turned_away(rig: Rig) -> None:
+    rig.backend.gate.clear()
+    first = rig.engine.submit(["first"], soon())
+    assert await asyncio.to_thread(rig.backend.started.wait, 10)
+    others = rig.engine.submit(list("abcde"), soon())
+    end = time.monotonic() + 10
+    while rig.engine.queued > 1:
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
+    rig.engine.close(0)
+    with pytest.raises(EngineStoppedError):
+        await others
+    rig.backend.gate.set()
+    assert len(await first) == 1  # what runs already is answered
+
+
+async def test_a_request_learns_how_long_it_waited_and_ran(rig: Rig) -> None:
+    trail = Trail()
+    await rig.engine.submit(["a", "b"], soon(), trail=trail)
+    assert [span.stage for span in trail.spans] == ["queue", "run"]
+
+
+async def test_a_poisonous_item_is_counted_and_fails_alone() -> None:
+    def fail(payloads: Sequence[Payload]) -> None:
+        if "bad" in payloads:
+            raise ValueError("CUDA error: said the client")
+
+    rig = Rig(GatedBackend(fail=fail))
+    outcomes = await rig.engine.submit(["a", "bad", "c", "d"], soon())
+    assert [isinstance(one, RunError) for one in outcomes] == [False, True, False, False]
+    assert (read_counter(rig, "poison"), read_counter(rig, "bisect_runs")) == (1, 4)
+    assert rig.engine.health() == ""
+    rig.engine.close(10)
+
+
+async def test_too_little_memory_makes_batches_smaller_and_loses_nobody() -> None:
+    def fail(payloads: Sequence[Payload]) -> None:
+        if len(payloads) > 2:
+            raise MemoryError
+
+    rig = Rig(GatedBackend(fail=fail))
+    for _ in range(2):
+        outcomes = await rig.engine.submit(list("abcd"), soon())
+        assert [type(one) for one in outcomes] == [Output] * 4
+    assert [len(batch) for batch in rig.backend.batches] == [4, 2, 2, 2, 2]
+    assert (read_counter(rig, "oom"), read_counter(rig, "poison")) == (1, 0)
+    rig.engine.close(10)
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        pytest.param(RuntimeError("CUDA error: an illegal memory access"), "illegal", id="device"),
+        pytest.param(MemoryError(), "no memory for a single item", id="memory"),
+    ],
+)
+async def test_a_lost_device_ends_the_engine_and_answers_all(error: Exception, word: str) -> None:
+    def fail(_: Sequence[Payload]) -> None:
+        raise error
+
+    rig = Rig(GatedBackend(fail=fail))
+    rig.backend.gate.clear()
+    running = rig.engine.submit(["a"], soon())
+    assert await asyncio.to_thread(rig.backend.started.wait, 10)
+    waiting = rig.engine.submit(list("bcdefg"), soon())
+    rig.backend.gate.set()
+    for one in (running, waiting):
+        with pytest.raises(EngineStoppedError):
+            await asyncio.wait_for(one, 5)
+    assert await asyncio.to_thread(rig.backend.closed.wait, 10)
+    assert rig.lifecycle.state is State.FAILED
+    assert word in rig.failures[0]
+
+
+async def test_room_is_kept_for_what_is_being_prepared(rig: Rig) -> None:
+    with rig.engine.announce({Kind.TEXT: 12}) as announcement:
+        with pytest.raises(QueueFullError), rig.engine.announce({Kind.TEXT: 1}):
+            pass
+        outcomes = rig.engine.submit(["a"] * 12, soon(), announcement=announcement)
+    assert len(await outcomes) == 12
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "together"),
+    [
+        pytest.param("a", "b" * 63, True, id="short texts"),
+        pytest.param("a", "b" * 64, False, id="a short text and a long one"),
+        pytest.param("a" * 300, "b" * 3000, True, id="texts longer than any tower reads"),
+        pytest.param(np.zeros((2, 2, 3)), np.ones((2, 2, 3)), True, id="pictures of one size"),
+        pytest.param(np.zeros((2, 2, 3)), np.zeros((2, 4, 3)), False, id="pictures of two sizes"),
+        pytest.param(
+            Prompt(make_picture(1), "what?", "OCR"),
+            Prompt(make_picture(2), "where?", "OCR"),
+            True,
+            id="one task",
+        ),
+        pytest.param(
+            Prompt(make_picture(1), "what?", "OCR"),
+            Prompt(make_picture(1), "what?", "Captioning"),
+            False,
+            id="two tasks",
+        ),
+        pytest.param("a", np.zeros((2, 2, 3)), False, id="text and picture"),
+    ],
+)
+async def test_only_like_things_share_a_run(left: Payload, right: Payload, together: bool) -> None:
+    ticket = Ticket(asyncio.get_running_loop(), 2)
+    lanes = {
+        (one.kind, one.bucket)
+        for one in (make_item(each, 1, 0, ticket, 0) for each in (left, right))
+    }
+    assert (len(lanes) == 1) == together

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
+import numpy as np
 import pytest
 
-from sluice_inference.engine.backend import Kind, Output
+from sluice_inference.engine.backend import Kind, Output, Prompt
 from sluice_inference.errors import SettingsError
 from sluice_inference.models.fake_backend import FakeBackend
 from sluice_inference.settings import read_settings
+from sluice_inference.settings.model import TASKS
 
 
 class Clock:
@@ -83,3 +86,26 @@ def test_told_to_it_never_becomes_ready() -> None:
 def test_a_knob_that_can_not_be_used_is_named(name: str, value: str, allowed: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*{allowed}"):
         read_settings({name: value})
+
+
+def test_it_answers_in_words_that_depend_on_picture_question_and_task() -> None:
+    backend = make_fake()
+    picture = np.zeros((4, 4, 3), dtype=np.uint8)
+
+    def ask(pixels: Any, text: str, task: str) -> str:
+        (outcome,) = backend.run(Kind.PROMPT, [Prompt(pixels, text, task)])
+        assert isinstance(outcome, Output)
+        return str(outcome.text)
+
+    said = ask(picture, "what?", "Captioning")
+    assert said.startswith("Captioning ")
+    assert said == ask(picture.copy(), "what?", "Captioning")
+    others = {ask(picture + 1, "what?", "Captioning"), ask(picture, "who?", "Captioning")}
+    assert said not in others | {ask(picture, "what?", "OCR")}
+
+
+def test_it_offers_every_task_unless_told_which() -> None:
+    facts = FakeBackend(read_settings({"BACKEND": "fake"}).model).load()
+    assert (set(facts.tasks), facts.logit_scale > 0) == (set(TASKS), True)
+    told = FakeBackend(read_settings({"BACKEND": "fake", "MODEL_TASKS": "OCR"}).model).load()
+    assert told.tasks == ("OCR",)

@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,12 +20,13 @@ from sluice_inference.errors import RequestError
 from sluice_inference.http.app import make_app
 from sluice_inference.http.budget import BodyBudget
 from sluice_inference.http.context import Context
+from sluice_inference.http.versions import VERSIONS, ApiVersion
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import make_backend
 from sluice_inference.predictor import Predictor
-from sluice_inference.protocols.native import JsonRequest, decode_request
+from sluice_inference.protocols.asked import EmbedRequest, decode_request
 from sluice_inference.settings import read_settings
 
 
@@ -41,7 +42,9 @@ RAW = {"content-type": "image/jpeg"}
 
 
 @asynccontextmanager
-async def start(wait: bool = True, **env: str) -> AsyncIterator[httpx.AsyncClient]:
+async def start(
+    wait: bool = True, versions: Sequence[ApiVersion] = VERSIONS, **env: str
+) -> AsyncIterator[httpx.AsyncClient]:
     """The application with its engine running; the client carries `context` for the tests."""
     names = {"MODEL_NAME": "pizza", "MODEL_VERSION": "1.0.0", "SLUICE_REVISION": "abc123"}
     settings = read_settings({"BACKEND": "fake", "EMBEDDING_SPACE": "pizza-1", **names, **env})
@@ -68,7 +71,7 @@ async def start(wait: bool = True, **env: str) -> AsyncIterator[httpx.AsyncClien
     if wait:
         engine.start()
         assert settled.wait(10)
-    transport = httpx.ASGITransport(make_app(context))
+    transport = httpx.ASGITransport(make_app(context, versions))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
             client.context = context  # type: ignore[attr-defined]
@@ -162,11 +165,19 @@ async def test_json_takes_images_and_texts_together() -> None:
         ),
         pytest.param(
             "/embed",
-            json.dumps({"inputs": [{"text": "x"}] * 11}).encode(),
+            json.dumps({"inputs": [{"image": "eA=="}] * 11}).encode(),
             "application/json",
             413,
             "TOO_MANY_INPUTS",
-            id="eleven inputs",
+            id="eleven images",
+        ),
+        pytest.param(
+            "/embed",
+            json.dumps({"inputs": [{"text": "x"}] * 129}).encode(),
+            "application/json",
+            413,
+            "TOO_MANY_INPUTS",
+            id="129 texts",
         ),
         pytest.param(
             "/classify", body_of(text="x"), "application/json", 400, "BODY_INVALID", id="text here"
@@ -186,7 +197,7 @@ async def test_json_takes_images_and_texts_together() -> None:
             "QUERY_INVALID",
             id="top_k of 5,000 digits",
         ),
-        pytest.param("/caption", JPEG, "image/jpeg", 404, "NOT_FOUND", id="no such route"),
+        pytest.param("/nothing", JPEG, "image/jpeg", 404, "NOT_FOUND", id="no such route"),
     ],
 )
 async def test_a_bad_request_is_told_what_is_wrong(
@@ -347,20 +358,20 @@ async def test_large_json_is_decoded_off_the_event_loop(
 ) -> None:
     seen: list[bool] = []
 
-    def decode(body: bytes) -> JsonRequest:
+    def decode(body: bytes, kind: type[EmbedRequest]) -> Any:
         seen.append(threading.current_thread() is not threading.main_thread())
-        return decode_request(body)
+        return decode_request(body, kind)
 
     monkeypatch.setattr("sluice_inference.http.inputs.decode_request", decode)
-    async with start(MAX_IMAGES="1000", QUEUE_MAX_ITEMS="1000") as client:
+    async with start(MAX_TEXTS="1000", QUEUE_MAX_ITEMS="1000") as client:
         answer = await client.post("/embed", json={"inputs": [{"text": "x" * 4000}] * texts})
     assert (answer.status_code, seen) == (200, [is_off])
 
 
 def test_a_bad_image_in_json_is_named_by_its_place() -> None:
     body = json.dumps({"inputs": [{"text": "x"}, {"image": "!!"}]}).encode()
-    with pytest.raises(RequestError, match=r"base64.* - at `\$\.inputs\[1\]\.image`; wanted"):
-        decode_request(body)
+    with pytest.raises(RequestError, match=r"\$\.inputs\[1\]\.image is no base64"):
+        decode_request(body, EmbedRequest)
 
 
 @pytest.mark.parametrize(

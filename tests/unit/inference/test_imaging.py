@@ -8,11 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sluice_inference.errors import RequestError
 from sluice_inference.imaging.decode import decode_image
-from sluice_inference.imaging.plan import ImagePlan
+from sluice_inference.imaging.fit import compute_scaled
+from sluice_inference.imaging.plan import Filter, Fit, ImagePlan
 from sluice_inference.imaging.sniff import read_header
 
 
@@ -38,6 +39,27 @@ def make_png_header(width: int, height: int) -> bytes:
 
 def decode(data: bytes, size: int = 16) -> np.ndarray:
     return decode_image(data, ImagePlan.square(size), max_bytes=100_000, max_pixels=1_000_000)
+
+
+def decode_large(data: bytes, plan: ImagePlan) -> np.ndarray:
+    return decode_image(data, plan, max_bytes=1 << 24, max_pixels=1 << 24)
+
+
+def make_photo(width: int, height: int) -> Image.Image:
+    """Structure at several scales, as photographs have it; the same each time."""
+    random = np.random.default_rng(width * height)
+    total = np.zeros((height, width, 3))
+    for scale, share in ((4, 0.2), (16, 0.3), (64, 0.5)):
+        shape = (max(2, height // scale), max(2, width // scale), 3)
+        noise = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
+        total += share * np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC))
+    return Image.fromarray(total.astype(np.uint8))
+
+
+def compare(left: np.ndarray, right: np.ndarray) -> tuple[int, float]:
+    """Largest and mean difference, in grey levels."""
+    difference = np.abs(left.astype(int) - right.astype(int))
+    return int(difference.max()), float(difference.mean())
 
 
 JPEG = save(make_image(), "JPEG")
@@ -132,12 +154,97 @@ def test_every_mode_becomes_rgb(
     assert np.abs(pixels[8, 13].astype(int) - right).max() <= 2
 
 
-def test_exif_orientation_is_applied() -> None:
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (1280, 640)])
+def test_exif_orientation_is_applied(turn: int, width: int, height: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    pixels = decode(save(make_image(), "JPEG", exif=exif, quality=95))
-    assert pixels[8, 2, 2] > 200  # blue is left now
-    assert pixels[8, 13, 0] > 200
+    exif[0x0112] = turn
+    data = save(make_photo(width, height), "JPEG", exif=exif, quality=95)
+    plan = ImagePlan(48, 32)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    wanted = upright.resize((48, 32), Image.Resampling.BICUBIC)
+    most, mean = compare(decode_large(data, plan), np.asarray(wanted))
+    assert most <= 4
+    assert mean <= 0.6
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(save(make_photo(300, 200), "JPEG"), id="plain"),
+        pytest.param(save(make_photo(300, 200), "JPEG", progressive=True), id="progressive"),
+        pytest.param(save(make_photo(300, 200), "JPEG", subsampling=0), id="full colour"),
+        pytest.param(save(make_photo(300, 200).convert("L"), "JPEG"), id="grey"),
+        pytest.param(save(make_photo(300, 200).convert("CMYK"), "JPEG"), id="CMYK"),
+        pytest.param(save(make_photo(300, 200), "JPEG") + b"trailing", id="bytes after its end"),
+    ],
+)
+def test_a_jpeg_is_what_pillow_makes_of_it(data: bytes) -> None:
+    wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert compare(decode_large(data, ImagePlan(300, 200)), wanted)[0] <= 1
+
+
+def test_a_large_jpeg_decoded_small_looks_the_same() -> None:
+    data = save(make_photo(1920, 1080), "JPEG", quality=90)
+    plan = ImagePlan(224, 224, Fit.CROP, 224)
+    scaled = Image.open(io.BytesIO(data)).resize((398, 224), Image.Resampling.BICUBIC)
+    wanted = np.asarray(scaled.crop((87, 0, 311, 224)))
+    most, mean = compare(decode_large(data, plan), wanted)
+    assert most <= 6
+    assert mean <= 0.7
+
+
+STRETCH = ImagePlan(16, 8)
+CROP = ImagePlan(16, 16, Fit.CROP, 20)
+KEEP = ImagePlan(0, 0, Fit.KEEP, 100)
+
+
+@pytest.mark.parametrize(
+    ("plan", "size", "scaled", "shape"),
+    [
+        pytest.param(STRETCH, (50, 70), (16, 8), (8, 16), id="stretched"),
+        pytest.param(CROP, (40, 81), (20, 40), (16, 16), id="upright, cropped"),
+        pytest.param(CROP, (81, 40), (40, 20), (16, 16), id="across, cropped"),
+        pytest.param(CROP, (10, 10), (20, 20), (16, 16), id="small, scaled up and cropped"),
+        pytest.param(CROP, (4000, 8), (10000, 20), (16, 16), id="a strip, of which little is left"),
+        pytest.param(KEEP, (60, 100), (60, 100), (100, 60), id="kept as it is"),
+        pytest.param(KEEP, (400, 200), (100, 50), (50, 100), id="kept, but no larger than that"),
+        pytest.param(KEEP, (4000, 8), (100, 1), (1, 100), id="never without any height"),
+        pytest.param(ImagePlan(0, 0, Fit.KEEP), (400, 20), (400, 20), (20, 400), id="no bound"),
+    ],
+)
+def test_a_picture_is_fitted_as_planned(
+    plan: ImagePlan, size: tuple[int, int], scaled: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    assert compute_scaled(size, plan) == scaled
+    for kind in ("JPEG", "PNG"):
+        assert decode_large(save(make_photo(*size), kind), plan).shape == (*shape, 3)
+
+
+def test_the_middle_is_what_is_left_of_a_strip() -> None:
+    strip = Image.new("RGB", (4000, 8))
+    strip.paste((250, 250, 250), (1998, 0, 2002, 8))
+    pixels = decode_large(save(strip, "PNG"), CROP)
+    assert pixels[:, 7:9].min() > 240
+    assert pixels[:, [0, 15]].max() == 0
+
+
+@pytest.mark.parametrize("kind", list(Filter))
+def test_each_filter_is_pillows(kind: Filter) -> None:
+    photo = make_photo(60, 40)
+    wanted = photo.resize((16, 16), getattr(Image.Resampling, kind.name))
+    plan = ImagePlan(16, 16, filter=kind)
+    assert compare(decode_large(save(photo, "PNG"), plan), np.asarray(wanted))[0] == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (100, 300), (640, 641)])
+def test_cropping_gives_what_scaling_everything_and_cutting_gives(width: int, height: int) -> None:
+    photo, plan = make_photo(width, height), ImagePlan(48, 48, Fit.CROP, 64)
+    across, down = compute_scaled(photo.size, plan)
+    left, top = (across - 48) // 2, (down - 48) // 2
+    scaled = photo.resize((across, down), Image.Resampling.BICUBIC)
+    wanted = np.asarray(scaled.crop((left, top, left + 48, top + 48)))
+    assert compare(decode_large(save(photo, "PNG"), plan), wanted)[0] == 0
 
 
 def test_an_image_of_the_models_size_is_passed_on_untouched() -> None:

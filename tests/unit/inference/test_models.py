@@ -17,13 +17,18 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from sluice_inference.artifact.config import read_config
 from sluice_inference.artifact.push import write_manifest
-from sluice_inference.engine.backend import Kind, Output
+from sluice_inference.engine.backend import Kind, Output, Prompt
 from sluice_inference.errors import LoadError, RunError
-from sluice_inference.models.artifact_model import batch_sizes
+from sluice_inference.imaging.decode import decode_image
+from sluice_inference.models.artifact_model import batch_sizes, make_tokenizer, tokenize
+from sluice_inference.models.fake_backend import FakeBackend
+from sluice_inference.models.golden import check_golden
 from sluice_inference.models.onnx_backend import OnnxBackend
 from sluice_inference.models.outputs import compute_softmax, make_outputs, normalise
 from sluice_inference.models.registry import choose_backend, make_backend
+from sluice_inference.models.zero_shot import compute_zero_shot
 from sluice_inference.settings import read_settings
 
 SIZE = 8
@@ -344,3 +349,91 @@ def test_the_format_chooses_the_backend_unless_told(env: dict[str, str], backend
     settings = read_settings(env).model
     assert choose_backend(settings) == backend
     assert type(make_backend(settings)).__name__.lower() == f"{backend}backend"
+
+
+def test_zero_shot_scores_are_a_softmax_of_scaled_cosines() -> None:
+    images = np.asarray([[1, 0], [0.6, 0.8]], dtype=np.float32)
+    labels = np.asarray([[1, 0], [0, 1]], dtype=np.float32)
+    scores = compute_zero_shot(images, labels, 10.0, None)
+    assert scores[0, 0] == pytest.approx(1 / (1 + np.exp(-10)))
+    assert scores[1, 1] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert scores.sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_with_a_bias_each_score_is_a_probability_of_its_own() -> None:
+    images = np.asarray([[1, 0], [-1, 0]], dtype=np.float32)
+    labels = np.asarray([[1, 0], [0, 1]], dtype=np.float32)
+    scores = compute_zero_shot(images, labels, 1000.0, -5.0)
+    assert scores[0] == pytest.approx([1, 1 / (1 + np.exp(5))])
+    assert scores[1, 0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "tokens"),
+    [
+        pytest.param({}, "One two", [3, 2, 0, 0], id="as it comes"),
+        pytest.param({"lowercase": True}, "One, two", [1, 3, 2, 0], id="lower case"),
+        pytest.param(
+            {"lowercase": True, "drop_punctuation": True},
+            " One,  [Two]! ",
+            [1, 2, 0, 0],
+            id="without punctuation",
+        ),
+        pytest.param({"pad_left": True}, "one two", [0, 0, 1, 2], id="padded on the left"),
+    ],
+)
+def test_texts_are_cleaned_as_config_says(
+    folder: Path, text: dict[str, Any], given: str, tokens: list[int]
+) -> None:
+    edit(folder, "config.json", lambda c: c["text"].update(text))
+    settings = make_onnx(folder)._settings
+    assert tokenize(make_tokenizer(settings, read_config(folder)), [given]).tolist() == [tokens]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"tasks": ["OCR"]}, "OCR can't be answered by architecture", id="a task"),
+        pytest.param(
+            {"image": {**CONFIG["image"], "fit": "crop", "edge": 4}},
+            "image.edge 4 is not within 8",
+            id="an edge smaller than the crop",
+        ),
+        pytest.param({"image": {**CONFIG["image"], "std": [1, 0, 1]}}, "has a 0", id="std"),
+        pytest.param(
+            {"text": {"max_length": 4, "template": "a photo"}}, "has no {}", id="the template"
+        ),
+    ],
+)
+def test_a_config_that_can_not_be_meant_is_refused(
+    folder: Path, change: dict[str, Any], words: str
+) -> None:
+    edit(folder, "config.json", lambda c: c.update(change))
+    with pytest.raises(LoadError, match=words):
+        make_onnx(folder).load()
+
+
+def test_a_model_without_words_takes_no_question(folder: Path) -> None:
+    backend = make_onnx(folder)
+    facts = backend.load()
+    pixels = np.zeros((facts.image.height, facts.image.width, 3), dtype=np.uint8)
+    (outcome,) = backend.run(Kind.PROMPT, [Prompt(pixels, "what?", "OCR")])
+    assert isinstance(outcome, RunError)
+
+
+def test_a_golden_answer_is_held_to_the_word(tmp_path: Path) -> None:
+    backend = FakeBackend(read_settings({"BACKEND": "fake", "MODEL_TASKS": "OCR"}).model)
+    facts = backend.load()
+    (tmp_path / "0.png").write_bytes(make_png((200, 0, 0)))
+    pixels = decode_image(
+        (tmp_path / "0.png").read_bytes(), facts.image, max_bytes=999, max_pixels=64
+    )
+    (said,) = backend.run(Kind.PROMPT, [Prompt(pixels, "what?", "OCR")])
+    sample = {"image": "0.png", "task": "OCR", "question": "what?", "answer": get_output(said).text}
+    golden = tmp_path / "golden" / "golden.json"
+    golden.parent.mkdir()
+    golden.write_text(json.dumps({"schema": 1, "samples": [sample]}))
+    assert check_golden(tmp_path, backend, facts) == 1
+    golden.write_text(json.dumps({"schema": 1, "samples": [{**sample, "answer": "other"}]}))
+    with pytest.raises(LoadError, match=r"answer 'OCR .*', expected 'other'"):
+        check_golden(tmp_path, backend, facts)

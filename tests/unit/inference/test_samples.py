@@ -115,7 +115,13 @@ def test_the_outcome_of_an_answer(
             id="overload",
         ),
         pytest.param({"SLUICE_ROLE": "fallback"}, ("/embed", TEXT), {"fallback": 1}, id="fallback"),
-        pytest.param({}, ("/caption", TEXT), {}, id="a route that is none"),
+        pytest.param({}, ("/nothing", TEXT), {}, id="a route that is none"),
+        pytest.param(
+            {},
+            ("/v2/models/pizza/infer", {"inputs": []}),
+            {"client_error": 1},
+            id="another protocol",
+        ),
     ],
 )
 async def test_answers_of_inference_routes_are_counted_by_outcome(
@@ -176,8 +182,12 @@ async def test_a_request_cut_off_by_the_end_is_answered_stamped_and_counted() ->
         sent: list[dict[str, Any]] = []
         app = make_app(context)
 
+        messages = [{"type": "http.request", "body": b'{"inputs":[{"text":"x"}]}'}]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b'{"inputs":[{"text":"x"}]}'}
+            if not messages:  # a server has no more to say until the client leaves
+                await asyncio.Event().wait()
+            return messages.pop()
 
         async def send(message: Any) -> None:
             sent.append(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import ssl
@@ -15,13 +16,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from sluice_inference.artifact.credentials import Access
 from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.fetch import Retry, fetch_artifact
 from sluice_inference.artifact.manifest import compute_digest, make_manifest
 from sluice_inference.artifact.source import HttpsSource
+from sluice_inference.settings.trust import Trust
 
 
 @dataclass
@@ -186,3 +188,26 @@ def test_a_refused_connection_is_unreachable_and_retriable(store: Store, tmp_pat
     with pytest.raises(ArtifactError, match="refused") as caught:
         fetch(store, tmp_path / "model")
     assert (caught.value.reason, caught.value.retriable) == ("Unreachable", True)
+
+
+def test_a_signature_is_found_beside_the_manifest(store: Store, tmp_path: Path) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    trust = Trust({"team": key.public_key().public_bytes_raw()}, is_required=True)
+    digest = compute_digest(store.files["manifest.json"])
+    source = HttpsSource(store.url, Access())
+    retry = Retry(0)
+    try:
+        with pytest.raises(ArtifactError, match="is not signed") as caught:
+            fetch_artifact(source, store.url, digest, tmp_path / "a", retry, trust)
+        assert caught.value.reason == "SignatureInvalid"
+        signature = base64.b64encode(key.sign(store.files["manifest.json"])).decode()
+        store.files["manifest.sig"] = f"team:{signature}\n".encode()
+        fetch_artifact(source, store.url, digest, tmp_path / "b", retry, trust)
+    finally:
+        source.close()
+    assert (tmp_path / "b" / "manifest.sig").read_text() == f"team:{signature}\n"
+
+
+def test_nobody_is_asked_for_a_signature_that_does_not_count(store: Store, tmp_path: Path) -> None:
+    fetch(store, tmp_path / "model")
+    assert "manifest.sig" not in store.asked

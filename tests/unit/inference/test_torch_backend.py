@@ -18,6 +18,7 @@ from sluice_inference.engine.backend import Kind, Output
 from sluice_inference.errors import LoadError
 from sluice_inference.models.spatial import SpatialDualEncoder
 from sluice_inference.models.torch_backend import TorchBackend
+from sluice_inference.models.torch_graphs import GraphedForward
 from sluice_inference.settings import read_settings
 
 SIZE = 32
@@ -141,3 +142,52 @@ def test_what_this_backend_does_not_serve_is_refused(
     (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
     with pytest.raises(LoadError, match=word):
         make_torch(folder, **env).load()
+
+
+def record(forward: Any, held: Any) -> Any:
+    """In place of CUDA's: what a replay computes lands in the same memory each time."""
+    first, _ = forward(held)
+    memory = first.clone()
+
+    def replay() -> tuple[Any, None]:
+        memory.copy_(forward(held)[0])
+        return memory, None
+
+    return replay
+
+
+def test_batches_run_in_the_next_larger_recording() -> None:
+    seen: list[int] = []
+
+    def double(batch: Any) -> tuple[Any, None]:
+        seen.append(len(batch))
+        return batch.float() * 2, None
+
+    graphed = GraphedForward(double, record)
+    graphed.prepare(torch.ones(1, 3, dtype=torch.uint8), [1, 4, 2])
+    seen.clear()
+    batches = [torch.full((size, 3), size, dtype=torch.uint8) for size in (3, 1, 2, 5)]
+    answers = [graphed(batch)[0] for batch in batches]
+    assert seen == [4, 1, 2, 5]  # more than the largest runs without a recording
+    for batch, answer in zip(batches, answers, strict=True):
+        assert torch.equal(answer, batch.float() * 2)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda forward, held: lambda: (held.float() * 3, None), id="other values"),
+        pytest.param(lambda forward, held: 1 / 0, id="no recording"),
+    ],
+)
+def test_a_recording_that_can_not_be_trusted_is_left_out(spoil: Any) -> None:
+    def fail(forward: Any, held: Any) -> Any:
+        try:
+            return spoil(forward, held)
+        except ZeroDivisionError:
+            raise RuntimeError("operation not permitted when stream is capturing") from None
+
+    graphed = GraphedForward(lambda batch: (batch.float() * 2, None), fail)
+    graphed.prepare(torch.ones(1, 3, dtype=torch.uint8), [2])
+    answer, _ = graphed(torch.ones(2, 3, dtype=torch.uint8))
+    assert torch.equal(answer, torch.full((2, 3), 2.0))
