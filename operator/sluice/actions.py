@@ -353,21 +353,19 @@ def is_satisfied(wanted: Any, observed: Any) -> bool:
 
     Lists must have the same length: an element more is somebody's change.
     """
+    if wanted == observed:
+        return True  # most of what is looked at, in one comparison
     if observed is None:
         # The API server leaves out what is empty: `value: ""` comes back as no value.
-        return wanted is None or wanted in ("", False, {}, [])
-    match wanted:
-        case dict():
-            return isinstance(observed, dict) and all(
-                is_satisfied(value, observed.get(key)) for key, value in wanted.items()
-            )
-        case list():
-            return (
-                isinstance(observed, list)
-                and len(wanted) == len(observed)
-                and all(
-                    is_satisfied(one, other) for one, other in zip(wanted, observed, strict=True)
-                )
-            )
-        case _:
-            return bool(wanted == observed) or is_same_quantity(wanted, observed)
+        return wanted in ("", False, {}, [])
+    if isinstance(wanted, dict):
+        return isinstance(observed, dict) and all(
+            is_satisfied(value, observed.get(key)) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(observed, list)
+            and len(wanted) == len(observed)
+            and all(is_satisfied(one, other) for one, other in zip(wanted, observed, strict=True))
+        )
+    return is_same_quantity(wanted, observed)
