@@ -36,6 +36,7 @@ from testbed.progress import Progress
 TIMEOUT_S = 60.0
 EXIT_S = 15.0
 MOST_GROWTH = 1.1
+MOST_REFUSED = 0.01  # of the good requests; a server that only refuses is none
 _SAMPLE_S = 0.5
 # After SIGTERM: how long new connections still come, as until endpoints are taken out everywhere.
 _LATE_S = 2.0
@@ -51,6 +52,7 @@ class Tally:
     improper: Counter[str] = field(default_factory=Counter)
     statuses: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     hung_up: int = 0
+    refused: int = 0  # good requests, in the proper way
     good_s: list[float] = field(default_factory=list)
 
     @property
@@ -63,10 +65,18 @@ class Tally:
             if status.startswith("5") and status != "503"
         )
 
+    @property
+    def refused_share(self) -> float | None:
+        """Of the good requests that were answered at all; None without any."""
+        good = sum(self.statuses["good"].values())
+        return round(self.refused / good, 4) if good else None
+
     def note(self, act: Act, answer: Answer, seconds: float) -> None:
         self.statuses[act.name][str(answer.status)] += 1
         if problem := judge(act, answer):
             self.improper[f"{act.name}: {problem}"] += 1
+        elif act.name == "good" and answer.status != 200:
+            self.refused += 1
         if act.name == "good" and answer.status == 200:
             self.good_s.append(seconds)
 
@@ -166,6 +176,7 @@ async def abuse(server: ServerProcess, options: argparse.Namespace) -> dict[str,
         "requests": tally.requests,
         "lost": sum(tally.lost.values()),
         "http_500": tally.http_500,
+        "refused_share": tally.refused_share,
         "rss_growth": find_growth(samples),
         "improper": sum(tally.improper.values()),
         "hung_up": tally.hung_up,
@@ -200,6 +211,8 @@ async def find_life(server: ServerProcess, picture: bytes) -> str:
             answer = await connection.ask(act.request)
             if problem := judge(act, answer):
                 return problem
+            if answer.status != 200:
+                return f"a good request is answered {answer.status}"
             status = json.loads((await connection.ask(make_get("/status"))).body)
     finally:
         connection.hang_up()
@@ -231,7 +244,8 @@ async def end_under_load(server: ServerProcess, clients: int, picture: bytes) ->
     return {
         "requests": tally.requests - before + _UPLOADS,
         "lost": sum(tally.lost.values()) + sum(not one.isdigit() for one in sent),
-        "refused": sum(tally.improper.values())
+        "refused": tally.refused
+        + sum(tally.improper.values())
         + sum(one.isdigit() and one != "200" for one in sent),
         "uploads": sent,
         "exit_s": exit_s,
@@ -287,11 +301,14 @@ def start_server(log: Path, latency_ms: float) -> ServerProcess:
 def find_missed(report: dict[str, Any]) -> list[str]:
     """The goals that were not met, in words."""
     drain = report["drain"]
-    growth = report["rss_growth"]
+    growth, refused = report["rss_growth"], report["refused_share"]
     goals = {
         "requests were lost": report["lost"],
         "answers blame the server": report["http_500"],
         "answers were not as they should be": report["improper"],
+        f"more than {MOST_REFUSED:g} of the good requests were refused": (
+            refused is None or refused > MOST_REFUSED
+        ),
         f"memory grew by more than {MOST_GROWTH:g}": growth is None or growth >= MOST_GROWTH,
         f"afterwards: {report['afterwards']}": report["afterwards"],
         "requests were lost at the end": drain["lost"] + drain["refused"],

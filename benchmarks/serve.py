@@ -64,8 +64,8 @@ class Entrant:
     rss_mb: float = 0.0
     gpu: list[dict[str, Any]] = field(default_factory=list)
 
-    def apply(self, load: Load) -> Measured:
-        """One window of load, while everybody else is stopped."""
+    def apply(self, load: Load, *, is_round: bool = False) -> Measured:
+        """One window of load, while everybody else is stopped. How busy the GPU is, rounds alone tell."""
         watch = GpuWatch()
         self.process.resume()
         cpu, began = self.process.measure_cpu_s(), time.monotonic()
@@ -77,7 +77,7 @@ class Entrant:
         self.cpu_s += self.process.measure_cpu_s() - cpu
         self.wall_s += time.monotonic() - began
         self.rss_mb = max(self.rss_mb, self.process.measure_rss_mb())
-        if gpu is not None:
+        if gpu is not None and is_round:
             self.gpu.append(gpu)
         self.process.pause()
         return measured
@@ -187,7 +187,7 @@ class Contest:
                 ceilings.append(round(run["images"] / run["seconds"], 2))
                 for entrant in self._entrants.values():
                     with self._progress.step(f"round {number + 1}: {entrant.contestant.name}"):
-                        measured = entrant.apply(self._load)
+                        measured = entrant.apply(self._load, is_round=True)
                     entrant.measured.add(measured)
                     entrant.rounds.append(round(measured.per_second * size, 2))
             stages = reporting.describe_stages(before, self._read_stages())
@@ -206,9 +206,10 @@ class Contest:
             "ceiling_rounds": ceilings,
             "stages": stages,
             "servers": figures,
-            "not_compared": self._reasons,
+            "not_compared": self._reasons | reporting.find_unfit(rivals),
             "baselines_tried": self._tried,
             "cosines": cosines,
+            "least_cosine": min(cosines.values(), default=None),
             "setting": self._describe_setting(),
         }
         return {**found, "missed": reporting.find_missed(found, self._task.device)}
@@ -223,7 +224,7 @@ class Contest:
             "rss_mb": round(entrant.rss_mb),
             "settings": entrant.contestant.settings,
             **(
-                {"gpu_busy_pct": max(one["busy_pct"] for one in gpu), "gpu": gpu[-1]["name"]}
+                {"gpu_busy_pct": min(one["busy_pct"] for one in gpu), "gpu": gpu[-1]["name"]}
                 if gpu
                 else {}
             ),
@@ -249,7 +250,7 @@ class Contest:
         """The least cosine between our vectors and each rival's, over some pictures."""
         ours = self._entrants["ours"].vectors
         return {
-            name: round(min(map(reporting.find_cosine, ours, entrant.vectors)), 6)
+            name: reporting.find_least_cosine(ours, entrant.vectors)
             for name, entrant in self._entrants.items()
             if name != "ours"
         }

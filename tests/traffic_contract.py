@@ -45,7 +45,8 @@ def check_a_change_of_lanes_moves_everybody_and_loses_nobody(site: Site) -> None
     under_way = site.begin(host, 1500, at_once=4)
     site.route(host, [make_lane("a", has_clients=False), make_lane("b", has_clients=True)])
     site.wait_answers(host, lambda one: one.revision == "b", what="b has everything")
-    assert statuses(under_way.result()) == {200: 1500}
+    met = statuses(under_way.result())
+    assert met == {200: 1500}, met
 
 
 def check_a_header_pins_a_revision(site: Site) -> None:

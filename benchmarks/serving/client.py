@@ -26,6 +26,8 @@ from pathlib import Path
 from benchmarks.serving.wire import Answer, Connection
 
 TIMEOUT_S = 60.0
+# Older than this at the window's end is no request that the end cut off, but one that hangs.
+HUNG_S = 10.0
 # More waiting connections than this say nothing that fewer don't: the server is far behind.
 MOST_CONNECTIONS = 2000
 
@@ -113,7 +115,10 @@ class Crowd:
             await asyncio.wait(asking)
 
     async def _ask(self, since: float) -> None:
-        """One request on an idle connection, or on a new one; counted if it ends within the window."""
+        """One request on an idle connection, or on a new one.
+
+        Counted if it ends within the window, or hangs when that ends.
+        """
         request = self._requests[self._next % len(self._requests)]
         self._next += 1
         try:
@@ -126,6 +131,8 @@ class Crowd:
             self.tally.statuses[status] += 1
             if status == "200":
                 self.tally.latencies_s.append(now - since)
+        elif now >= self._ends and self._ends - since > HUNG_S:
+            self.tally.statuses["hung"] += 1
 
     async def _send(self, request: bytes) -> Answer:
         if self._open >= MOST_CONNECTIONS:

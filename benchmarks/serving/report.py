@@ -13,6 +13,7 @@ from benchmarks.serving.load import Measured
 GOALS: dict[str, tuple[tuple[str, str, float], ...]] = {
     "cpu": (
         ("failed", "<=", 0),
+        ("least_cosine", ">=", 0.99),
         ("ratio_vs_ceiling", ">=", 0.85),
         ("ratio_vs_baseline", ">=", 1.8),
         ("p95_ratio_vs_baseline", "<=", 1.0),
@@ -21,6 +22,7 @@ GOALS: dict[str, tuple[tuple[str, str, float], ...]] = {
     ),
     "cuda": (
         ("failed", "<=", 0),
+        ("least_cosine", ">=", 0.99),
         ("ratio_vs_baseline", ">=", 10.0),
         ("ratio_vs_infinity", ">=", 10.0),
         ("gpu_busy_pct", ">=", 90.0),
@@ -47,15 +49,27 @@ def describe(measured: Measured, images_per_request: int) -> dict[str, Any]:
 def compare(
     ours: Mapping[str, Any], ceiling: float | None, rivals: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, float | None]:
-    """The ratios that the goals are about; None where there is nothing to compare with."""
+    """The ratios that the goals are about; None where there is nothing to compare with.
+
+    A rival that failed requests is no measure: who fails fast is fast.
+    """
     ratios: dict[str, float | None] = {
         "ratio_vs_ceiling": _divide(ours["images_per_s"], ceiling),
     }
     for name, rival in rivals.items():
-        theirs = rival or {}
+        theirs = {} if rival is None or rival["failed"] else rival
         ratios[f"ratio_vs_{name}"] = _divide(ours["images_per_s"], theirs.get("images_per_s"))
         ratios[f"p95_ratio_vs_{name}"] = _divide(ours["p95_ms"], theirs.get("p95_ms"))
     return ratios
+
+
+def find_unfit(rivals: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
+    """Why rivals that ran are no measure."""
+    return {
+        name: f"{rival['failed']} of its requests failed, so it is no measure: {rival['statuses']}"
+        for name, rival in rivals.items()
+        if rival is not None and rival["failed"]
+    }
 
 
 def find_missed(report: Mapping[str, Any], device: str) -> list[str]:
@@ -102,6 +116,12 @@ def find_cosine(left: Sequence[float], right: Sequence[float]) -> float:
     norms = math.hypot(*left) * math.hypot(*right)
     product = math.fsum(one * other for one, other in zip(left, right, strict=True))
     return product / norms if norms else math.nan
+
+
+def find_least_cosine(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
+    """Of vectors of the same pictures. One that is zero or no number is as unlike as can be."""
+    cosines = (find_cosine(one, other) for one, other in zip(ours, theirs, strict=True))
+    return min(0.0 if math.isnan(cosine) else round(cosine, 6) for cosine in cosines)
 
 
 def _divide(value: float | None, by: float | None) -> float | None:

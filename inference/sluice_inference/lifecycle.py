@@ -97,9 +97,14 @@ class Lifecycle:
 
 @dataclass(slots=True)
 class Traffic:
-    """Client requests under way, and when the last one came or went. Probes don't count."""
+    """Client requests under way, and when the last one came or went. Probes don't count.
+
+    `in_flight` are those not fully answered, which a drain waits for; `working` are those of them whose
+    answer is not made yet: only they keep others away (MAX_CONCURRENT_REQUESTS).
+    """
 
     in_flight: int = 0
+    working: int = 0
     last: float = float("-inf")
 
 

@@ -56,8 +56,9 @@ class Job:
     `deadline` is on the event loop's clock. `tasks`: an answer needs at least one of them. `key`
     decides, where two models share the requests, which of them answers; equal keys meet the same
     model. `may_fall_back`: may another model answer where the chosen one can't? `is_whole`: all
-    inputs are to be answered by one model, because the answer has room for one. `with_quality`: each
-    picture's output is to carry its quality. `trail`: where everybody notes what happened.
+    inputs are to be answered by one model, because the answer has room for one. `needs_scale`: it must
+    have a `logit_scale`, which judges the request's own labels. `with_quality`: each picture's output
+    is to carry its quality. `trail`: where everybody notes what happened.
     """
 
     inputs: Sequence[Input | RequestError]
@@ -66,6 +67,7 @@ class Job:
     tasks: Sequence[str] = ()
     may_fall_back: bool = True
     is_whole: bool = False
+    needs_scale: bool = False
     cache: CacheUse = CacheUse.ANY
     with_quality: bool = False
     trail: Trail = field(default_factory=Trail)

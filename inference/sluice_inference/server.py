@@ -68,7 +68,7 @@ class Server:
         self._metrics.inflight.set_function(lambda: self._context.traffic.in_flight)
         if settings.model.device != "cpu" and (measure := find_gpu_memory()):
             self._metrics.show_gpu_memory(measure)
-        self._metrics.model_ready.set_function(lambda: float(self._lifecycle.is_ready()))
+        self._metrics.model_ready.set_function(lambda: float(self._is_ready()))
 
     async def run(self) -> int:
         """Serve until a signal or a failed load; returns the exit code."""
@@ -139,6 +139,10 @@ class Server:
         elapsed = time.monotonic() - started
         log("info", "drained", seconds=round(elapsed, 1), in_flight=self._context.traffic.in_flight)
         return max(1, int(settings.drain_timeout_s - elapsed - 0.5))
+
+    def _is_ready(self) -> bool:
+        """As /ready has it."""
+        return self._lifecycle.is_ready() and not self._roster.find_fault()
 
     def _on_failed(self, message: str) -> None:
         """Nothing can be served (any more), so end."""

@@ -134,13 +134,13 @@ def test_suspended_means_hands_off(space: Space, audit: AuditLog) -> None:
     space.plane.patch("Deployment", space.name, name, {"spec": {"replicas": 1}})
     wait_for(lambda: len(space.pods()) == 1, what="the change has its effect")
     ready = find_condition(space.read(), "Ready") or {}
-    # Only its own words and events, never a child.
+    # Only words, its own, its versions' and events, never a child.
     touched = {request.resource for request in audit.writes(space.name)[begun:]}
     space.change({"suspend": False})
     space.wait_ready("1.1.0")
 
     assert (ready["status"], ready["reason"]) == ("True", "Serving")
-    assert touched <= {"inferenceservices", "events"}
+    assert touched <= {"inferenceservices", "modelversions", "events"}
 
 
 def test_the_bounds_of_the_autoscaler_follow_the_spec(space: Space) -> None:

@@ -8,7 +8,6 @@ over the bytes of `manifest.json`, so that any tool can make and check one. A si
 from __future__ import annotations
 
 import base64
-import binascii
 
 from sluice_inference.artifact.errors import ArtifactError
 from sluice_inference.artifact.manifest import SIGNATURE
@@ -76,7 +75,7 @@ def _parse(text: str) -> dict[str, bytes]:
         key_id, separator, encoded = line.rpartition(":")
         try:
             signature = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one, and so is what letters outside ASCII give
             signature = b""
         if not separator or len(signature) != 64:
             raise _refuse("a signature is not KEY-ID:BASE64 with 64 bytes; make it anew")

@@ -105,8 +105,11 @@ class SharedCache:
             if not task.done():
                 raise TimeoutError
             answer = task.result()
-        except self._errors as error:
+        except Exception as error:  # a cache never fails a request, whatever its library raises
             self._metrics.cache_errors_total.labels(operation).inc()
+            if not isinstance(error, self._errors):
+                # A connection that was closed under a request, for one: AttributeError.
+                log("warning", "the shared cache failed", operation=operation, error=_name(error))
             self._note_failure(error)
             return None
         self._timeouts = 0
@@ -134,7 +137,10 @@ class SharedCache:
             self._is_lost.clear()
             pause_s = _PROBE_FIRST_S
             # Connections that died with it must not be handed to a request.
-            await self._redis.connection_pool.disconnect()
+            try:
+                await self._redis.connection_pool.disconnect()
+            except Exception as error:  # a peer that is silent, say; this task must live on
+                log("debug", "connections to the shared cache ended badly", error=_name(error))
             while not await self._try("probe", self._redis.ping()):
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads replicas
                 pause_s = min(2 * pause_s, _PROBE_MOST_S)

@@ -13,9 +13,26 @@ from sluice_inference.logs import log
 Run = Callable[[Sequence[Payload]], Sequence[Output | RunError]]
 
 
+_MOST_IN_A_ROW = 3
+"""So many single items one after the other without memory: not the items are too large."""
+
+
+@dataclass(slots=True)
+class Shortage:
+    """Single items in a row that there was no memory for, over all of an engine's batches.
+
+    One alone may be the item's fault, where pictures keep the size that the client chose.
+    """
+
+    in_a_row: int = 0
+
+
 @dataclass(slots=True)
 class Trouble:
-    """What one batch met on its way. `too_large` is the smallest run that had no memory, or 0."""
+    """What one batch met on its way. `too_large` is the smallest run of several items without memory.
+
+    A single item says nothing of how many can run together, so it leaves `too_large` at 0.
+    """
 
     extra_runs: int = 0
     too_large: int = 0
@@ -23,14 +40,18 @@ class Trouble:
 
 
 def run_isolated(
-    run: Run, payloads: Sequence[Payload], trouble: Trouble | None = None
+    run: Run,
+    payloads: Sequence[Payload],
+    trouble: Trouble | None = None,
+    shortage: Shortage | None = None,
 ) -> list[Output | RunError]:
     """One outcome for each payload. At most 2n-1 runs, and one when all is well.
 
-    Raises DeviceLostError where no run can succeed any more: a failed device, or no memory for a single
-    item. All else stays with its item; this is an outermost edge.
+    Raises DeviceLostError where no run can succeed any more: a failed device, or no memory for three
+    single items in a row. All else stays with its item; this is an outermost edge.
     """
     trouble = trouble if trouble is not None else Trouble()
+    shortage = shortage if shortage is not None else Shortage()
     try:
         outcomes = list(run(payloads))
     except Exception as error:
@@ -39,17 +60,22 @@ def run_isolated(
             raise DeviceLostError(f"the device failed: {_shorten(error)}") from error
         if fault is Fault.MEMORY:
             trouble.out_of_memory += 1
-            trouble.too_large = min(trouble.too_large or len(payloads), len(payloads))
-            log("warning", "no memory for a batch; halving it", items=len(payloads))
         if len(payloads) == 1:
             if fault is Fault.MEMORY:
-                raise DeviceLostError("there is no memory for a single item") from error
+                shortage.in_a_row += 1
+                if shortage.in_a_row >= _MOST_IN_A_ROW:
+                    message = f"there was no memory for {shortage.in_a_row} single items in a row"
+                    raise DeviceLostError(message) from error
             log("error", "the model failed on an item", exc_info=True)
             return [RunError(type(error).__name__)]
+        if fault is Fault.MEMORY:
+            trouble.too_large = min(trouble.too_large or len(payloads), len(payloads))
+            log("warning", "no memory for a batch; halving it", items=len(payloads))
         middle = len(payloads) // 2
         trouble.extra_runs += 2
-        first = run_isolated(run, payloads[:middle], trouble)
-        return first + run_isolated(run, payloads[middle:], trouble)
+        first = run_isolated(run, payloads[:middle], trouble, shortage)
+        return first + run_isolated(run, payloads[middle:], trouble, shortage)
+    shortage.in_a_row = 0
     if len(outcomes) != len(payloads):
         log("error", "the model gave another number of outputs", got=len(outcomes))
         return [RunError("wrong number of outputs") for _ in payloads]

@@ -23,7 +23,7 @@ from sluice_inference.engine.backend import (
     Prompt,
 )
 from sluice_inference.engine.batcher import Batcher
-from sluice_inference.engine.bisect import Trouble, run_isolated
+from sluice_inference.engine.bisect import Shortage, Trouble, run_isolated
 from sluice_inference.engine.faults import DeviceLostError
 from sluice_inference.engine.former import Batch, Former
 from sluice_inference.engine.gpu_health import GpuWatch, watch_gpus
@@ -70,6 +70,7 @@ class Engine:
         self._queue = WorkQueue(queue_items, queue_bytes, self._batcher)
         self._former: Former | None = None
         self._gpus: GpuWatch | None = None
+        self._shortage = Shortage()
         self._busy_since: float | None = None
         # A daemon: a load that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
@@ -217,14 +218,14 @@ class Engine:
                 self._busy_since = None
 
         try:
-            outcomes = run_isolated(run, batch.payloads, trouble)
+            outcomes = run_isolated(run, batch.payloads, trouble, self._shortage)
         finally:
             metrics.bisect_runs_total.inc(trouble.extra_runs)
             metrics.oom_total.inc(trouble.out_of_memory)
             if trouble.too_large:
                 self._batcher.note_no_memory(kind, trouble.too_large)
         ended = time.monotonic()
-        if not trouble.extra_runs:
+        if not trouble.extra_runs and not trouble.out_of_memory:
             self._batcher.note_run(kind, count, ended - started)
         metrics.poison_total.inc(sum(isinstance(one, RunError) for one in outcomes))
         metrics.batch_size.observe(count)

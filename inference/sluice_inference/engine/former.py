@@ -48,14 +48,20 @@ class Former:
         self._thread.start()
 
     def next(self) -> Batch | None:
-        """The next batch, for the owner; None once the queue is closed and nothing is left."""
+        """The next batch, for the owner; None once the queue is closed and nothing is left.
+
+        The queue is held before anything is looked at. Otherwise the thread could still take what comes
+        in the meantime, and the owner would sleep at an empty queue while that batch lies here.
+        """
+        self._queue.hold()
         with self._changed:
             while self._is_forming:
                 self._changed.wait()
-            if (batch := self._ready) is not None:
-                self._ready = None
-                self._changed.notify_all()
-                return batch
+            batch, self._ready = self._ready, None
+            self._changed.notify_all()
+        if batch is not None:
+            self._queue.release()
+            return batch
         items = self._queue.take(self._is_wanted)
         return self._form(items) if items else None
 
@@ -75,14 +81,8 @@ class Former:
 
     def _form_ahead(self) -> None:
         """The thread: full batches, one at a time."""
-        while items := self._queue.take_full(self._is_wanted):
-            with self._changed:
-                self._is_forming = True
-            try:
-                batch = self._form(items)
-            except MemoryError:
-                log("warning", "no memory to lay out a batch ahead of its run", items=len(items))
-                batch = Batch(items, [item.payload for item in items])
+        while items := self._queue.take_full(self._is_wanted, self._note_taken):
+            batch = self._form(items)
             with self._changed:
                 self._is_forming = False
                 self._ready = batch
@@ -93,8 +93,21 @@ class Former:
             if left is not None:
                 turn_away(left.items)
 
+    def _note_taken(self) -> None:
+        """With the queue's lock held. The two locks are only ever taken in this order."""
+        with self._changed:
+            self._is_forming = True
+
     def _form(self, items: list[Item]) -> Batch:
+        """Never fails: a batch that can't be laid out is given to the backend as single pictures.
+
+        What is wrong, for instance with the device, shows in its run, where failures are dealt with.
+        """
         payloads = [item.payload for item in items]
-        if self._stacker is not None and items[0].kind is Kind.IMAGE:
+        if self._stacker is None or items[0].kind is not Kind.IMAGE:
+            return Batch(items, payloads)
+        try:
             return Batch(items, self._stacker.stack(payloads))  # type: ignore[arg-type]
-        return Batch(items, payloads)
+        except Exception:
+            log("warning", "a batch could not be laid out", items=len(items), exc_info=True)
+            return Batch(items, payloads)

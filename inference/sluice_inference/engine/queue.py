@@ -135,14 +135,15 @@ class WorkQueue:
         """Room for items that are being prepared, until they enter or the block ends.
 
         Raises QueueFullError, so that nobody prepares what there is no room for; and
-        EngineStoppedError after `close`.
+        EngineStoppedError after `close`. Who has the queue to itself always gets room: refused now, it
+        would be refused however often it came back.
         """
         announcement = Announcement(kinds)
         with self._lock:
             if self._closed:
                 raise EngineStoppedError
-            coming = sum(one.count for one in self._coming.values())
-            if self._items + coming + sum(kinds.values()) > self._max_items:
+            held = self._items + sum(one.count for one in self._coming.values())
+            if held and held + sum(kinds.values()) > self._max_items:
                 raise QueueFullError
             for kind, count in kinds.items():
                 self._coming[kind].announce(count, self._clock())
@@ -155,15 +156,16 @@ class WorkQueue:
     def put(self, items: Sequence[Item], announcement: Announcement | None = None) -> None:
         """Add all items. Raises QueueFullError, or EngineStoppedError after `close`.
 
-        Bytes are no reason to refuse a request that has the queue to itself.
+        A request that has the queue to itself is never refused.
         """
         with self._lock:
             if self._closed:
                 raise EngineStoppedError
             size = sum(item.size for item in items)
-            if self._items + len(items) > self._max_items:
-                raise QueueFullError
-            if self._items and self._bytes + size > self._max_bytes:
+            is_too_much = (
+                self._items + len(items) > self._max_items or self._bytes + size > self._max_bytes
+            )
+            if self._items and is_too_much:
                 raise QueueFullError
             now = self._clock()
             if announcement is not None:
@@ -180,6 +182,16 @@ class WorkQueue:
             elif is_any_full:
                 self._for_former.notify()
 
+    def hold(self) -> None:
+        """The owner is free: nothing more is taken ahead of it, until it has taken or lets go."""
+        with self._lock:
+            self._is_owner_waiting = True
+
+    def release(self) -> None:
+        """The owner has found other work than what is in here."""
+        with self._lock:
+            self._release()
+
     def take(self, is_wanted: Callable[[Item], bool]) -> list[Item]:
         """For the owner of the model, which is free: wait for work, then take a batch of one lane.
 
@@ -191,14 +203,16 @@ class WorkQueue:
             try:
                 return self._take_when_due(is_wanted)
             finally:
-                self._is_owner_waiting = False
-                self._for_former.notify()  # there may be a full batch left
+                self._release()
 
-    def take_full(self, is_wanted: Callable[[Item], bool]) -> list[Item]:
+    def take_full(
+        self, is_wanted: Callable[[Item], bool], on_taken: Callable[[], None] = lambda: None
+    ) -> list[Item]:
         """For whoever prepares batches while the owner is at one: wait for a batch that is full.
 
-        More items could not change it, so nothing is lost by taking it early. An empty list means that
-        the queue is closed.
+        More items could not change it, so nothing is lost by taking it early. `on_taken` is called with
+        the queue's lock held, so that nobody sees the batch gone from here and in nobody's hands. An
+        empty list means that the queue is closed.
         """
         with self._lock:
             while not self._closed:
@@ -206,6 +220,7 @@ class WorkQueue:
                 if lane is None or not self._chooser.is_full(lane):
                     self._for_former.wait()
                 elif batch := self._cut(lane, is_wanted):
+                    on_taken()
                     return batch
             return []
 
@@ -219,6 +234,10 @@ class WorkQueue:
             self._for_owner.notify_all()
             self._for_former.notify_all()
             return left
+
+    def _release(self) -> None:
+        self._is_owner_waiting = False
+        self._for_former.notify()  # there may be a full batch left
 
     def _take_when_due(self, is_wanted: Callable[[Item], bool]) -> list[Item]:
         began: float | None = None

@@ -13,12 +13,13 @@ Headers = list[tuple[bytes, bytes]]
 
 _METHODS = b"GET, POST"
 _REQUEST_HEADERS = (
-    b"authorization, content-type, inference-header-content-length, sluice-key, x-api-key, "
-    b"x-request-id"
+    b"authorization, cache-control, content-type, inference-header-content-length, sluice-key, "
+    b"traceparent, tracestate, x-api-key, x-request-id"
 )
 _ANSWER_HEADERS = (
-    b"inference-header-content-length, retry-after, server-timing, sluice-cache, "
-    b"sluice-embedding-space, sluice-fallback-reason, sluice-model, sluice-revision, x-request-id"
+    b"deprecation, inference-header-content-length, link, retry-after, server-timing, "
+    b"sluice-cache, sluice-embedding-space, sluice-fallback-reason, sluice-model, sluice-revision, "
+    b"sunset, x-request-id"
 )
 _MAX_AGE_S = b"600"
 _VARY = (b"vary", b"origin")

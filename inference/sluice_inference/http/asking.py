@@ -33,13 +33,15 @@ class Wanted(Generic[T]):
     """What a body asks for, once it is read; `said` is what its route wants to know for the answer.
 
     An answer needs at least one of `tasks`; a fallback is asked only where it has one. `is_whole`: the
-    answer has room for one model's outcomes only. `with_quality`: it tells the pictures' quality too.
+    answer has room for one model's outcomes only. `needs_scale`: whoever answers needs a `logit_scale`.
+    `with_quality`: it tells the pictures' quality too.
     """
 
     inputs: Inputs
     tasks: Sequence[str]
     said: T
     is_whole: bool = False
+    needs_scale: bool = False
     with_quality: bool = False
 
 
@@ -74,7 +76,7 @@ class Asker:
         """The reply to what `read` makes of the body, and what that said, within a request's time.
 
         A shadow request judges the version that it is sent to, so no fallback answers it. Raises
-        RequestError: what `read` raises, what the model can't take, 504 TIMEOUT.
+        RequestError: what `read` raises, what the model can't take, 408 BODY_TIMEOUT, 504 TIMEOUT.
         """
         settings, metrics = self._context.settings, self._context.metrics
         timeout_s = settings.limits.request_timeout_s
@@ -93,6 +95,7 @@ class Asker:
                     tasks=wanted.tasks,
                     may_fall_back=_may_fall_back(request),
                     is_whole=wanted.is_whole,
+                    needs_scale=wanted.needs_scale,
                     cache=_choose_cache_use(request),
                     with_quality=wanted.with_quality,
                     trail=trail,
@@ -103,6 +106,16 @@ class Asker:
             metrics.rejected_total.labels("client_left").inc()
             raise
         except TimeoutError:
+            if not request.scope.get("is_body_read"):  # the envelope's word
+                # A version must not be judged by how slowly its clients send.
+                metrics.rejected_total.labels("body_late").inc()
+                raise RequestError(
+                    408,
+                    "BODY_TIMEOUT",
+                    f"the body was not here within {timeout_s:g} s (REQUEST_TIMEOUT_MS); send it "
+                    "faster, or a smaller one",
+                    headers=(("connection", "close"),),
+                ) from None
             metrics.rejected_total.labels("deadline").inc()
             raise RequestError(
                 504, "TIMEOUT", f"no answer within {timeout_s:g} s (REQUEST_TIMEOUT_MS)"

@@ -15,12 +15,12 @@ from starlette.requests import Request
 from sluice_inference.errors import RequestError
 from sluice_inference.imaging.sniff import ALLOWED
 from sluice_inference.predictor import Input, Question
-from sluice_inference.protocols.asked import MAX_LABELS, A, decode_request
+from sluice_inference.protocols.asked import MAX_LABELS, MAX_TEXT, A, decode_request
 from sluice_inference.settings.limits import Limits
 
 RAW_TYPES = ("image/jpeg", "image/png", "application/octet-stream")
 _FIELDS = frozenset({"file", "files"})
-MAX_TEXT = 8192
+_CHARSETS = ("utf-8", "us-ascii")
 _LARGE_BODY = 1 << 20
 
 Read = list[Input | RequestError]
@@ -50,7 +50,9 @@ async def read_body(
     if media_type == "multipart/form-data":
         body: Body[A] = await _read_form(request, limits, fields)
     elif media_type == "application/json":
-        said, found = await read_json(request, limits, lambda data: decode_request(data, kind))
+        said, found = await read_json(
+            request, limits, lambda data, most: decode_request(data, kind, most)
+        )
         body = Body(check_texts(found), said)
     elif not media_type or media_type in RAW_TYPES:
         return Body([await read_bytes(request, limits.max_image_bytes, "the image")])
@@ -69,13 +71,16 @@ def read_media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_json(request: Request, limits: Limits, decode: Callable[[bytes], T]) -> T:
-    """What `decode` makes of the body; of a large one in a thread.
+async def read_json(request: Request, limits: Limits, decode: Callable[[bytes, int], T]) -> T:
+    """What `decode` makes of the body, given how many inputs it may have; of a large one in a thread.
 
     Base64 in megabytes takes many milliseconds, in which no other request would be answered.
     """
     body = await read_bytes(request, limits.max_body_bytes, "the body")
-    return decode(body) if len(body) <= _LARGE_BODY else await asyncio.to_thread(decode, body)
+    most = limits.max_images + limits.max_texts
+    if len(body) <= _LARGE_BODY:
+        return decode(body, most)
+    return await asyncio.to_thread(decode, body, most)
 
 
 def check_texts(inputs: Sequence[Input | RequestError]) -> Read:
@@ -84,9 +89,26 @@ def check_texts(inputs: Sequence[Input | RequestError]) -> Read:
 
 
 def _check_text(text: str) -> str | RequestError:
-    if not text.strip() or len(text) > MAX_TEXT:
+    if len(text) > MAX_TEXT or not text.strip():
         return RequestError(422, "TEXT_INVALID", f"a text needs 1 to {MAX_TEXT} characters")
-    return text
+    return text if is_unicode(text) else _make_surrogate("a text")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: a lone half of a UTF-16 pair makes tokenizers fail."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _make_surrogate(what: str) -> RequestError:
+    return RequestError(
+        422,
+        "TEXT_INVALID",
+        f"{what} has half of a surrogate pair (U+D800 to U+DFFF), which is no character; send Unicode",
+    )
 
 
 def check_count(inputs: Sequence[Input | RequestError], limits: Limits) -> None:
@@ -109,11 +131,12 @@ def check_count(inputs: Sequence[Input | RequestError], limits: Limits) -> None:
 async def _read_form(request: Request, limits: Limits, fields: Sequence[str]) -> Body[A]:
     from starlette.formparsers import MultiPartException, MultiPartParser
 
+    _check_charset(request)
     parser = MultiPartParser(
         request.headers,
         stream(request, limits.max_body_bytes, "the form"),
         max_files=limits.max_images + 1,
-        max_fields=MAX_LABELS + limits.max_images if fields else 0,
+        max_fields=MAX_LABELS + limits.max_images + len(fields) if fields else 0,
         max_part_size=4 * MAX_TEXT,
     )
     try:
@@ -142,6 +165,25 @@ async def _read_form(request: Request, limits: Limits, fields: Sequence[str]) ->
     finally:
         await form.close()
     return Body(inputs, fields=texts)
+
+
+def _check_charset(request: Request) -> None:
+    """Raises RequestError 415 UNSUPPORTED_MEDIA_TYPE.
+
+    The parser decodes names and texts with any codec that the client names; some of Python's fail in
+    their own ways, and some make text that is no Unicode.
+    """
+    from python_multipart.multipart import parse_options_header
+
+    said = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    charset = said.decode("latin-1").strip().lower()
+    if charset not in _CHARSETS:
+        raise RequestError(
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+            f"charset {charset[:64]!r} of the form; allowed are {' and '.join(_CHARSETS)}. Send UTF-8, "
+            "and leave charset out",
+        )
 
 
 async def read_bytes(request: Request, limit: int, what: str) -> bytes:
@@ -187,4 +229,6 @@ def _ask(one: Input | RequestError, question: str, task: str) -> Input | Request
         return one
     if len(question) > MAX_TEXT:
         return RequestError(422, "TEXT_INVALID", f"a question has at most {MAX_TEXT} characters")
+    if not is_unicode(question):
+        return _make_surrogate("a question")
     return Question(one, question, task)

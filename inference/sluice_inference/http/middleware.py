@@ -31,6 +31,7 @@ from sluice_inference.trail import Trail
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _DISCARD_S = 2.0
+_MOST_AHEAD = 1 << 20  # bytes of a body that are reserved before they came
 _CLIENT_LEFT = 499
 _FALLBACK = "fallback"  # a SLUICE_ROLE
 _SHADOW = (b"sluice-shadow", b"true")  # asked by the comparer, on nobody's behalf
@@ -86,6 +87,7 @@ class _Exchange:
         self._match = scope["match"] = envelope.catalogue.find(scope["path"])
         self._caller = Caller()
         self._is_counted = False
+        self._is_working = False
         self._is_denied = False
         entry = self._match.entry
         self._is_client = entry is None or entry.is_for_clients
@@ -94,36 +96,41 @@ class _Exchange:
         self._route = entry.path if entry else "other"
         self._id = scope["request_id"] = _read_request_id(scope)
         self._arrived = time.monotonic()
+        self._started = time.perf_counter()
+        self._seconds: float | None = None  # until the answer was made
 
     async def run(self) -> None:
-        started = time.perf_counter()
         traffic = self._context.traffic
         try:
-            await self._answer()
+            problem = await self._answer()
+            if problem is not None:
+                await self._fail(problem)
         finally:
-            self._leave()
+            seconds = self._finish_work()
+            if self._is_counted:
+                traffic.in_flight -= 1
             if self._is_client:
                 traffic.last = time.monotonic()
-            self._context.budget.give_back(self._held)
-            self._record(time.perf_counter() - started)
+            self._record(seconds)
 
-    async def _answer(self) -> None:
+    async def _answer(self) -> RequestError | None:
+        """Answer, or return what the client is to be told instead."""
         try:
             if self._envelope.cors is not None:
                 preflight = self._envelope.cors.make_preflight(self._scope)
                 if preflight is not None:
+                    self._is_sample = False  # no model was asked
                     await self._send_empty(preflight)
-                    return
+                    return None
             await self._enter()
             await self._envelope.catalogue(self._scope, self.receive, self.send)
-        except DeniedError as denied:
-            self._is_denied = True
-            await self._fail(denied)
         except RequestError as problem:
-            await self._fail(problem)
+            self._is_denied = isinstance(problem, DeniedError)
+            # Its frames hold the body, which would stay for as long as the client takes to read.
+            problem.__traceback__ = problem.__cause__ = problem.__context__ = None
+            return problem
         except HTTPException as error:  # of the library that reads requests
-            unreadable = "the request can't be read"
-            await self._fail(RequestError(error.status_code, "BODY_INVALID", unreadable))
+            return RequestError(error.status_code, "BODY_INVALID", "the request can't be read")
         except ClientDisconnect:
             self._status = _CLIENT_LEFT  # nobody is there to be answered; the count is kept
         except asyncio.CancelledError:  # the time to drain is over
@@ -138,7 +145,8 @@ class _Exchange:
             log("error", "request failed", exc_info=True, request_id=self._id, route=self._route)
             if self._status:
                 raise
-            await self._fail(RequestError(500, "INTERNAL", "the server failed; see its log"))
+            return RequestError(500, "INTERNAL", "the server failed; see its log")
+        return None
 
     async def _enter(self) -> None:
         """Past the guard and the limits over all requests. Raises RequestError: 401, 403, 429, 503.
@@ -151,8 +159,9 @@ class _Exchange:
         if not self._is_client:
             return
         traffic.in_flight += 1
-        self._is_counted = True
-        if traffic.in_flight > limits.max_concurrent_requests:
+        traffic.working += 1
+        self._is_counted = self._is_working = True
+        if traffic.working > limits.max_concurrent_requests:
             raise self._turn_away(
                 "concurrency",
                 f"{limits.max_concurrent_requests} requests are under way "
@@ -160,12 +169,27 @@ class _Exchange:
             )
         declared = _read_length(self._scope)
         if declared <= limits.max_body_bytes:  # longer ones become a 413
-            self._hold(declared)
+            # No more than this ahead: what is only declared must not keep out what really comes.
+            self._hold(min(declared, _MOST_AHEAD))
 
     def _leave(self) -> None:
-        if self._is_counted:
-            self._is_counted = False
-            self._context.traffic.in_flight -= 1
+        """Keep nobody away any longer. A drain still waits for this request."""
+        if self._is_working:
+            self._is_working = False
+            self._context.traffic.working -= 1
+
+    def _finish_work(self) -> float:
+        """The answer is made, or there is none; returns how many seconds that took.
+
+        How long its client takes to read is not counted, nor may it hold what others need: a client that
+        never reads would hold it for ever.
+        """
+        self._leave()
+        self._context.budget.give_back(self._held)
+        self._held = 0
+        if self._seconds is None:
+            self._seconds = time.perf_counter() - self._started
+        return self._seconds
 
     async def receive(self) -> MutableMapping[str, Any]:
         """The next message, for the routes: they keep what they get, so it is counted."""
@@ -177,7 +201,8 @@ class _Exchange:
     async def _pull(self) -> MutableMapping[str, Any]:
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self._body_read = True
+            # Whoever runs out of time must know whose fault it was (`asking.py`).
+            self._body_read = self._scope["is_body_read"] = True
         return message
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
@@ -199,6 +224,7 @@ class _Exchange:
                 headers.append((b"connection", b"close"))
             if not self._body_read:
                 await self._discard()
+            self._finish_work()
             message = {**message, "headers": headers}
         await self._send(message)
 

@@ -116,5 +116,17 @@ def read_classes(said: Said) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def read_questions(said: Said) -> list[str]:
-    """The questions of a form or a query."""
-    return list(said.find("question"))
+    """The questions: one for all images, or as many as the body says; empty texts where there are none.
+
+    In JSON each input has its own; those that have none are asked what the query asks.
+    """
+    asked: list[str] = list(said.find("question")) or [""]
+    if said.body.said is None:
+        return asked
+    own: list[str] = [one.question for one in said.body.said.inputs]
+    if all(one.strip() for one in own):
+        return own
+    if len(asked) not in (1, len(own)):
+        return asked  # neither one for all nor one for each: refused with their number
+    others = asked if len(asked) == len(own) else asked * len(own)
+    return [mine if mine.strip() else other for mine, other in zip(own, others, strict=True)]

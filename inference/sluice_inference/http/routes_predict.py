@@ -77,7 +77,15 @@ class _Route:
     kind: type[EmbedRequest] | type[ClassifyRequest] | type[PredictRequest]
     query: tuple[Query, ...]
     summary: str
-    fields: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Query, ...]:
+        """The options that may be fields of a form as well."""
+        return tuple(one for one in self.query if one is not QUALITY)
+
+    @property
+    def takes_labels(self) -> bool:
+        return LABELS in self.query
 
 
 _PREDICT = _Route(
@@ -101,7 +109,6 @@ _ROUTES = (
         ClassifyRequest,
         (TOP, LABELS, TEMPLATE, QUALITY),
         "Labels of images: the model's, or the request's own",
-        fields=("labels", "template"),
     ),
     _PREDICT,
     replace(_PREDICT, path="/predict/batch", summary="The same as /predict"),
@@ -136,9 +143,11 @@ def make_routes(context: Context) -> list[Entry]:
     ]
 
 
-def make_forms(kind: type, fields: Sequence[str] = ()) -> tuple[Content, ...]:
-    """The bodies a route takes: JSON, a form, a raw image."""
-    texts = {name: {"type": "array", "items": {"type": "string"}} for name in fields}
+def make_forms(kind: type, fields: Sequence[Query] = ()) -> tuple[Content, ...]:
+    """The bodies a route takes: JSON, a form, a raw image. Any field of a form may be repeated."""
+    texts = {
+        one.name: {"type": "array", "items": one.schema.get("items", one.schema)} for one in fields
+    }
     form = {
         "type": "object",
         "properties": {"files": {"type": "array", "items": _PICTURE, "minItems": 1}, **texts},
@@ -152,26 +161,32 @@ def make_forms(kind: type, fields: Sequence[str] = ()) -> tuple[Content, ...]:
 def _make_handler(context: Context, asker: Asker, route: _Route) -> Handler:
     async def handle(request: Request) -> Response:
         # An image and a text model can take any classes, if the request brings them.
-        tasks = (*route.tasks, _IMAGES) if route.fields else route.tasks
+        tasks = (*route.tasks, _IMAGES) if route.takes_labels else route.tasks
         facts = asker.check_served(tasks, route.path)
         with_quality = read_quality_wish(request)
 
         async def read() -> Wanted[_Options]:
-            body: Body[Any] = await read_body(
-                request, context.settings.limits, route.kind, route.fields
-            )
+            fields = [one.name for one in route.fields]
+            body: Body[Any] = await read_body(request, context.settings.limits, route.kind, fields)
             said = Said(body, request)
             options = _Options(read_top(said), read_encoding(said))
             inputs = [_check_task(one, facts, route) for one in body.inputs]
-            labels, texts = read_classes(said) if route.fields else ((), ())
+            labels, texts = read_classes(said) if route.takes_labels else ((), ())
             if not labels:
                 asker.check_served(route.tasks, route.path)
                 return Wanted(inputs, route.tasks, options, with_quality=with_quality)
-            _check_zero_shot(facts)
+            _check_zero_shot(facts, context)
             wanted = [*inputs, *texts]
             check_count(wanted, context.settings.limits)
             options = replace(options, labels=labels)
-            return Wanted(wanted, (_IMAGES,), options, is_whole=True, with_quality=with_quality)
+            return Wanted(
+                wanted,
+                (_IMAGES, _TEXTS),  # of whoever answers: it embeds the pictures and the labels
+                options,
+                is_whole=True,
+                needs_scale=True,
+                with_quality=with_quality,
+            )
 
         reply, options = await asker.ask(request, read)
         started = time.perf_counter()
@@ -216,6 +231,8 @@ def _make_zero_shot(reply: Reply, _: _Route, options: _Options, request: Request
         return failure
     matrix = np.stack([one.embedding for one in texts if isinstance(one, Output)])  # type: ignore[misc]
     facts = reply.facts
+    if not facts.logit_scale:
+        raise _make_no_scale()
 
     def judge(one: Output | RequestError) -> Output | RequestError:
         if isinstance(one, RequestError) or one.embedding is None:
@@ -281,11 +298,24 @@ def check_embeddable(one: Input | RequestError, facts: ModelFacts) -> Input | Re
     return one
 
 
-def _check_zero_shot(facts: ModelFacts) -> None:
-    if not facts.logit_scale or not {_IMAGES, _TEXTS} <= set(facts.tasks):
+def _check_zero_shot(facts: ModelFacts, context: Context) -> None:
+    has_tasks = {_IMAGES, _TEXTS} <= set(facts.tasks)
+    if has_tasks and not facts.logit_scale and context.engine.facts is None:
+        raise _make_no_scale()  # of a fallback; what the version has is not known
+    if not facts.logit_scale or not has_tasks:
         raise RequestError(
             404,
             "TASK_NOT_SERVED",
             "labels of the request's own need a model of images and texts that was trained to match "
             "them; this version has no such scale. Leave labels out, or compare embeddings yourself",
         )
+
+
+def _make_no_scale() -> RequestError:
+    return RequestError(
+        503,
+        "OVERLOADED",
+        "another model answers for this version just now, and has no scale to judge labels of the "
+        "request's own by; try again after Retry-After, or leave labels out",
+        retry_after_s=1,
+    )

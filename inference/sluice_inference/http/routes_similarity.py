@@ -42,7 +42,7 @@ def make_routes(context: Context) -> list[Entry]:
                 )
             limits = context.settings.limits
             said, found = await read_json(
-                request, limits, lambda data: decode_request(data, SimilarityRequest)
+                request, limits, lambda data, most: decode_request(data, SimilarityRequest, most)
             )
             has_query = said.query is not None
             if has_query == bool(said.pairs) or (has_query and not said.inputs):

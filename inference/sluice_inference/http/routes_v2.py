@@ -141,12 +141,18 @@ def _make_infer(context: Context, asker: Asker) -> Handler:
 
     async def read_request(request: Request, facts: ModelFacts) -> Wanted[v2.Asked]:
         header = request.headers.get(v2.HEADER)
+
+        def decode(body: bytes, most: int) -> tuple[v2.Asked, list[Input | RequestError]]:
+            # Its images too: their base64 is most of the work, which a thread does for a large body.
+            asked = v2.decode_request(body, header, most)
+            return asked, _read_inputs(asked, facts)
+
         if header == "0":
             image = await read_bytes(request, limits.max_image_bytes, "the image")
             asked = v2.Asked("", {IMAGE: [image]}, {IMAGE: True}, None, is_binary_wanted=False)
+            inputs = _read_inputs(asked, facts)
         else:
-            asked = await read_json(request, limits, lambda body: v2.decode_request(body, header))
-        inputs = _read_inputs(asked, facts)
+            asked, inputs = await read_json(request, limits, decode)
         check_count(inputs, limits)
         _check_outputs(asked, facts)
         return Wanted(inputs, _list_wanted_tasks(asked, facts), asked, is_whole=True)

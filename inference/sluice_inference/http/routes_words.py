@@ -46,7 +46,7 @@ def make_routes(context: Context) -> list[Entry]:
             NATIVE,
             _make_handler(context, asker, route),
             route.summary,
-            takes=make_forms(QuestionRequest, ("question",)),
+            takes=make_forms(QuestionRequest, (QUESTION,)),
             gives=ANSWER,
             query=(QUESTION,),
         )
@@ -60,13 +60,9 @@ def _make_handler(context: Context, asker: Asker, route: _Route) -> Handler:
 
         async def read() -> Wanted[None]:
             body: Body[Any] = await read_body(
-                request, context.settings.limits, QuestionRequest, ("question",)
+                request, context.settings.limits, QuestionRequest, (QUESTION.name,)
             )
-            questions = (
-                [one.question for one in body.said.inputs]
-                if body.said is not None
-                else read_questions(Said(body, request)) or [""]
-            )
+            questions = read_questions(Said(body, request))
             if route.needs_question and not all(one.strip() for one in questions):
                 raise RequestError(
                     400,

@@ -10,7 +10,7 @@ from typing import Any
 from sluice_inference.artifact.config import ArtifactConfig
 from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload, Prompt
 from sluice_inference.engine.stack import stack_images
-from sluice_inference.errors import LoadError, RunError
+from sluice_inference.errors import LoadError, NoDeviceError, RunError
 from sluice_inference.models.artifact_model import (
     make_facts,
     make_tokenizer,
@@ -21,6 +21,8 @@ from sluice_inference.models.artifact_model import (
 from sluice_inference.models.outputs import make_outputs
 from sluice_inference.models.text_reader import TextReader
 from sluice_inference.settings.model import ModelSettings
+
+_CUDA = "CUDAExecutionProvider"
 
 
 class OnnxBackend:
@@ -59,6 +61,7 @@ class OnnxBackend:
             self._facts = make_facts(self._settings, self._config, "onnx", "cpu")
             return self._facts
         self._image = _open(onnxruntime, folder / "image.onnx", options, providers)
+        _check_device(self._image, self._settings.device)
         promised = _list_outputs(self._config)
         given = _check_names(self._image, "image.onnx", "pixels", promised)
         # Logits that no label names are asked for, too: warm-up then tells what is wrong with them.
@@ -67,8 +70,9 @@ class OnnxBackend:
         if self._config.text is not None:
             self._tokenizer = make_tokenizer(self._settings, self._config)
             self._text = _open(onnxruntime, folder / "text.onnx", options, providers)
+            _check_device(self._text, self._settings.device)
             _check_names(self._text, "text.onnx", "tokens", {"embedding"})
-        device = "cuda" if "CUDAExecutionProvider" in self._image.get_providers() else "cpu"
+        device = "cuda" if _CUDA in self._image.get_providers() else "cpu"
         facts = make_facts(self._settings, self._config, "onnx", device)
         model = self._config.model
         self._facts = dataclasses.replace(
@@ -106,10 +110,9 @@ class OnnxBackend:
 
 
 def _choose_providers(device: str, available: Sequence[str]) -> list[str]:
-    cuda = "CUDAExecutionProvider"
-    if device == "cuda" and cuda not in available:
+    if device == "cuda" and _CUDA not in available:
         raise LoadError("DEVICE: cuda, but this image's ONNX Runtime has no CUDA provider")
-    wanted = [cuda] if device != "cpu" and cuda in available else []
+    wanted = [_CUDA] if device != "cpu" and _CUDA in available else []
     return [*wanted, "CPUExecutionProvider"]
 
 
@@ -120,6 +123,15 @@ def _open(onnxruntime: Any, path: Path, options: Any, providers: list[str]) -> A
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise LoadError(f"{path.name}: {error}") from error
+
+
+def _check_device(session: Any, device: str) -> None:
+    """The library drops a provider that can't start, and goes on with the CPU without a word."""
+    if device == "cuda" and _CUDA not in session.get_providers():
+        raise NoDeviceError(
+            "DEVICE: cuda, but no GPU is visible to this process that ONNX Runtime can use; give the "
+            "container a GPU, or set DEVICE to auto or cpu"
+        )
 
 
 def _list_outputs(config: ArtifactConfig) -> set[str]:

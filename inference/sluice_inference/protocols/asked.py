@@ -15,6 +15,10 @@ from sluice_inference.errors import RequestError
 
 MAX_TOP = 100
 MAX_LABELS = 100
+MAX_TEXT = 8192
+# A text may be nothing but commas; beside it stand the few that part fields and inputs.
+_COMMAS_AN_INPUT = MAX_TEXT + 64
+_PIECE = 1 << 20
 Base64 = Annotated[
     msgspec.Raw,
     msgspec.Meta(extra_json_schema={"type": "string", "contentEncoding": "base64"}),
@@ -104,6 +108,7 @@ class Asked(Protocol):
 
 
 A = TypeVar("A", bound=Asked)
+T = TypeVar("T")
 _IMAGE = msgspec.json.Decoder(bytes)
 _DECODERS: dict[type, msgspec.json.Decoder[Asked]] = {
     EmbedRequest: msgspec.json.Decoder(EmbedRequest),
@@ -122,17 +127,56 @@ _WANTED: dict[type, str] = {
 }
 
 
-def decode_request(body: bytes, kind: type[A]) -> tuple[A, list[bytes | str | RequestError]]:
-    """A JSON body, and its images and texts in order. Raises RequestError 400 BODY_INVALID.
+def decode_request(
+    body: bytes, kind: type[A], most: int
+) -> tuple[A, list[bytes | str | RequestError]]:
+    """A JSON body of at most `most` inputs, and its images and texts in order.
 
-    An item with both, or neither, of image and text is a problem of its own.
+    An item with both, or neither, of image and text is a problem of its own. Raises RequestError 400
+    BODY_INVALID, 413 TOO_MANY_INPUTS.
     """
-    try:
-        request = _DECODERS[kind].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain(error, _WANTED[kind]) from error
+    request = decode_json(_DECODERS[kind], body, most, _WANTED[kind])
     assert isinstance(request, kind)  # noqa: S101 - the decoder's own type, lost in the table
-    return request, [_read(one, index) for index, one in enumerate(request.asked)]
+    asked = request.asked
+    check_bound(len(asked), most)
+    return request, [_read(one, index) for index, one in enumerate(asked)]
+
+
+def decode_json(
+    decoder: msgspec.json.Decoder[T], body: bytes, most: int, wanted: str, size: int | None = None
+) -> T:
+    """What the JSON says that is the body, or its first `size` bytes.
+
+    Every element becomes an object before anything can be counted, in gigabytes where a body is elements
+    of two bytes; so commas are counted first. Raises RequestError 400 BODY_INVALID with `wanted`, 413
+    TOO_MANY_INPUTS for more commas than `most` inputs can have.
+    """
+    end = len(body) if size is None else size
+    commas = 0
+    # In pieces: one call would hold the interpreter's lock throughout a large body.
+    for start in range(0, end, _PIECE):
+        commas += body.count(b",", start, min(end, start + _PIECE))
+        if commas > most * _COMMAS_AN_INPUT:
+            raise _make_too_many("the JSON has more commas than its inputs could have", most)
+    try:
+        return decoder.decode(body if size is None else memoryview(body)[:size])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise explain(error, wanted) from error
+
+
+def check_bound(count: int, most: int) -> None:
+    """Before anything is made of inputs. Raises RequestError 413 TOO_MANY_INPUTS."""
+    if count > most:
+        raise _make_too_many(f"{count} inputs", most)
+
+
+def _make_too_many(found: str, most: int) -> RequestError:
+    return RequestError(
+        413,
+        "TOO_MANY_INPUTS",
+        f"{found}; one request takes at most {most} inputs (MAX_IMAGES and MAX_TEXTS). Send several "
+        "requests",
+    )
 
 
 def _read(one: JsonInput | JsonQuestion, index: int) -> bytes | str | RequestError:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sluice_inference.errors import RequestError
-from sluice_inference.protocols.asked import Base64, decode_image, explain
+from sluice_inference.protocols.asked import Base64, check_bound, decode_image, decode_json
 
 
 class KServeError(msgspec.Struct, frozen=True):
@@ -52,14 +52,16 @@ class PredictionsAnswer(msgspec.Struct, frozen=True):
 
 
 _DECODER = msgspec.json.Decoder(InstancesRequest)
+_WANTED = '{"instances":[{"b64":"<base64>"} or {"text":"…"}]}'
 
 
-def decode_request(body: bytes) -> list[bytes | str | RequestError]:
-    """The images and texts of a request, one for each instance. Raises RequestError 400 BODY_INVALID."""
-    try:
-        asked = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain(error, '{"instances":[{"b64":"<base64>"} or {"text":"…"}]}') from error
+def decode_request(body: bytes, most: int) -> list[bytes | str | RequestError]:
+    """The images and texts of a request, one for each of at most `most` instances.
+
+    Raises RequestError 400 BODY_INVALID, 413 TOO_MANY_INPUTS.
+    """
+    asked = decode_json(_DECODER, body, most, _WANTED)
+    check_bound(len(asked.instances), most)
     return [_read(one, f"$.instances[{index}]") for index, one in enumerate(asked.instances)]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_inference.errors import RequestError
-from sluice_inference.protocols.asked import Encoding, explain
+from sluice_inference.protocols.asked import Encoding, check_bound, decode_json
 from sluice_inference.protocols.native import encode_vector
 
 _DATA_URI = re.compile(r"data:[a-z0-9.+/-]*(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
@@ -104,16 +104,16 @@ _DECODER = msgspec.json.Decoder(EmbeddingsRequest)
 _WANTED = '{"model":"…","input":["a text","data:image/jpeg;base64,…"]}'
 
 
-def decode_request(body: bytes) -> tuple[EmbeddingsRequest, list[bytes | str]]:
-    """A request, and its images and texts in order.
+def decode_request(body: bytes, most: int) -> tuple[EmbeddingsRequest, list[bytes | str]]:
+    """A request of at most `most` inputs, and its images and texts in order.
 
-    Raises RequestError 400 BODY_INVALID: not of this form, tokens, a URL, what is no base64.
+    Raises RequestError 400 BODY_INVALID: not of this form, tokens, a URL, what is no base64; 413
+    TOO_MANY_INPUTS.
     """
-    try:
-        asked = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain(error, _WANTED) from error
+    asked = decode_json(_DECODER, body, most, _WANTED)
     inputs = (asked.input,) if isinstance(asked.input, str) else asked.input
+    if not (inputs and isinstance(inputs[0], int)):  # tokens are one text; they are refused as such
+        check_bound(len(inputs), most)
     single = isinstance(asked.input, str)
     return asked, [
         _read(one, asked.modality, "input" if single else f"input[{index}]")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_inference.errors import RequestError
-from sluice_inference.protocols.asked import explain
+from sluice_inference.protocols.asked import check_bound, decode_json
 
 HEADER = "inference-header-content-length"
 EXTENSIONS = ["binary_tensor_data", "classification"]
@@ -135,23 +135,24 @@ _WANTED = (
 )
 
 
-def decode_request(body: bytes, header: str | None) -> Asked:
+def decode_request(body: bytes, header: str | None, most: int) -> Asked:
     """A request, by the length of its JSON as the header says; None: all of it is JSON.
 
-    Raises RequestError 400 BODY_INVALID. Only BYTES can be an input here: images and texts.
+    Raises RequestError 400 BODY_INVALID, 413 TOO_MANY_INPUTS for more than `most` elements in all. Only
+    BYTES can be an input here: images and texts.
     """
     size = len(body) if header is None else _read_size(header, len(body))
-    try:
-        asked = _DECODER.decode(memoryview(body)[:size])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain(error, _WANTED) from error
+    asked = decode_json(_DECODER, body, most, _WANTED, size)
     inputs: dict[str, Elements] = {}
+    elements = 0
     is_binary: dict[str, bool] = {}
     position = size
     for tensor in asked.inputs:
         if tensor.name in inputs:
             raise _make_invalid(f"input {tensor.name[:64]!r} is there twice")
         count = _count_elements(tensor)
+        elements += count
+        check_bound(elements, most)
         length = tensor.parameters.get("binary_data_size")
         is_binary[tensor.name] = length is not None
         if length is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sluice_inference.engine.backend import ModelFacts, Output
@@ -158,7 +158,7 @@ class WithFallback:
             raise
         seconds = time.monotonic() - started
         if problem is not None:
-            self._settle(ticket, _find_reason(problem), seconds)
+            self._settle(ticket, _find_reason(problem) or None, seconds)
             wanted = dict.fromkeys(able, _find_reason(problem))
         else:
             self._settle(ticket, _judge(reply), seconds)
@@ -180,8 +180,12 @@ class WithFallback:
 
     async def _ask_fallback_first(self, job: Job, able: Collection[int], reason: str) -> Reply:
         """The model only gets what the fallback has no answer to; it is the last resort."""
-        answers = _Answers()
-        await self._ask_fallback(job, dict.fromkeys(able, reason), answers)
+        answers, until = _Answers(), job.deadline
+        if self._model.is_up():
+            # One that hangs must not use up the time in which the model could still answer.
+            now = asyncio.get_running_loop().time()
+            until = now + (job.deadline - now) / 2
+        await self._ask_fallback(replace(job, deadline=until), dict.fromkeys(able, reason), answers)
         left = [
             at
             for at, one in enumerate(job.inputs)
@@ -200,18 +204,21 @@ class WithFallback:
         return _make_reply(job, answers)
 
     async def _ask_fallback(self, job: Job, wanted: dict[int, str], answers: _Answers) -> None:
-        """Put the fallback's answers in, wherever they are better than what is there."""
-        indices = sorted(wanted)
+        """Put the fallback's answers in, wherever they are better than what is there.
+
+        It has until the job's deadline, less what it takes to send what the model had to say.
+        """
+        indices, until = sorted(wanted), job.deadline - _MARGIN_S
         try:
-            async with asyncio.timeout_at(job.deadline - _MARGIN_S):
-                reply = await self._fallback.answer(_pick(job, indices))
+            async with asyncio.timeout_at(until):
+                reply = await self._fallback.answer(replace(_pick(job, indices), deadline=until))
         except (RequestError, TimeoutError) as error:
             self._metrics.fallback_failures_total.labels(wanted[indices[0]]).inc()
             log("debug", "the fallback did not answer", error=type(error).__name__)
             return
         if job.is_whole and any(_is_server_fault(one) for one in reply.outcomes):
             return  # the rest of it would stand among answers of the model
-        used: dict[int, str] = {}
+        found: dict[int, tuple[Outcome, Source]] = {}
         for place, index in enumerate(indices):
             source = reply.find_source(place)
             facts = self._narrow_like_model(source.facts)
@@ -219,12 +226,12 @@ class WithFallback:
             one = job.inputs[index]
             if isinstance(one, RequestError) or not list_wanted(one, job.tasks) & set(facts.tasks):
                 continue  # it became another model since it was chosen
-            if job.is_whole or _is_better(outcome, answers.outcomes.get(index)):
-                answers.outcomes[index] = outcome
-                answers.sources[index] = Source(source.model, facts, wanted[index])
-                used[index] = wanted[index]
+            found[index] = (outcome, Source(source.model, facts, wanted[index]))
+        used = _choose_better(job, found, answers.outcomes)
+        for index in used:
+            answers.outcomes[index], answers.sources[index] = found[index]
         if used:
-            self._metrics.fallback_total.labels(used[min(used)]).inc()
+            self._metrics.fallback_total.labels(wanted[used[0]]).inc()
 
     def _find_wish(self, index: int, job: Job, reply: Reply, stand_in: ModelFacts) -> str:
         """Why this input is asked again, or an empty string."""
@@ -246,10 +253,13 @@ class WithFallback:
         is_equal = is_replaceable(one, job.tasks, by=stand_in, of=reply.facts)
         return LOW_CONFIDENCE if is_equal else ""
 
-    def _settle(self, ticket: int, reason: str, seconds: float) -> None:
-        """Tell the breaker. Overload is no illness: it passes by itself when work is taken away."""
+    def _settle(self, ticket: int, reason: str | None, seconds: float) -> None:
+        """Tell the breaker; None is a request that says nothing of the model.
+
+        Nor is overload an illness: it passes by itself when work is taken away.
+        """
         before = self.breaker.state
-        if reason == OVERLOAD:
+        if reason is None or reason == OVERLOAD:
             self.breaker.give_back(ticket)
         else:
             self.breaker.settle(ticket, reason if reason in self._settings.on else "", seconds)
@@ -292,11 +302,42 @@ def _is_server_fault(outcome: Outcome) -> bool:
     return isinstance(outcome, RequestError) and outcome.status >= 500
 
 
-def _judge(reply: Reply) -> str:
-    """How the model did, for the breaker: a reason where half of the inputs or more failed."""
+def _judge(reply: Reply) -> str | None:
+    """How the model did, for the breaker: a reason where it failed at half of its inputs or more.
+
+    None where no input got as far as the model: they were all at fault themselves.
+    """
     problems = [one for one in reply.outcomes if isinstance(one, RequestError)]
     reasons = [reason for one in problems if (reason := _find_reason(one))]
-    return reasons[0] if reasons and 2 * len(reasons) >= len(reply.outcomes) else ""
+    tried = len(reply.outcomes) - len(problems) + len(reasons)
+    if not tried:
+        return None
+    return reasons[0] if reasons and 2 * len(reasons) >= tried else ""
+
+
+def _choose_better(
+    job: Job, found: Mapping[int, tuple[Outcome, Source]], old: Mapping[int, Outcome]
+) -> list[int]:
+    """The inputs, in order, whose found outcome takes the place of the old one."""
+    if not job.is_whole:
+        return [at for at, (outcome, _) in found.items() if _is_better(outcome, old.get(at))]
+    usable = [at for at, one in enumerate(job.inputs) if not isinstance(one, RequestError)]
+    if any(at not in found for at in usable):
+        return []  # what is missing would come from the other model
+    is_better = _is_better_whole({at: found[at][0] for at in usable}, old)
+    return usable if is_better else []
+
+
+def _is_better_whole(new: Mapping[int, Outcome], old: Mapping[int, Outcome]) -> bool:
+    """As `_is_better`, for answers that are one model's: the least sure input decides."""
+    if any(at not in old or _is_server_fault(old[at]) for at in new):
+        return True
+    answered = [at for at in new if isinstance(old[at], Output)]
+    if any(isinstance(new[at], RequestError) for at in answered):
+        return False
+    sure = [at for at in answered if read_confidence(old[at]) is not None]
+    least_old = min((read_confidence(old[at]) or 0.0 for at in sure), default=0.0)
+    return min((read_confidence(new[at]) or 0.0 for at in sure), default=0.0) > least_old
 
 
 def _is_better(new: Outcome, old: Outcome | None) -> bool:

@@ -34,6 +34,7 @@ from sluice_inference.routing.dialect import (
 _WATCH_S = 5.0
 _LONGEST_S = 600.0
 _STATUS_TIMEOUT_S = 2.0
+_MISSES = 3  # so many looks in a row without a word, and it counts as lost
 _MAX_CONNECTIONS = 64
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _LARGE = 1 << 20
@@ -60,6 +61,7 @@ class RemoteModel:
         self._headers: dict[str, str] = {FALLBACK_HEADER: "true"}
         self._name: RemoteName | None = None
         self._facts: ModelFacts | None = None
+        self._misses = 0
         self._is_reached = False
         # No proxies, redirects or cookies. Idle connections are closed long before the other server
         # would, so that none is closed with a request on its way.
@@ -83,8 +85,8 @@ class RemoteModel:
         return self._facts
 
     def is_up(self) -> bool:
-        """Was it reached once? Whether it answers now shows when it is asked."""
-        return self._facts is not None
+        """Is it known, and was it heard of lately? Whether it answers shows when it is asked."""
+        return self._facts is not None and self._misses < _MISSES
 
     async def watch(self) -> None:
         """Look at the other server's /status now and then, until cancelled."""
@@ -93,27 +95,34 @@ class RemoteModel:
             await asyncio.sleep(_WATCH_S)
 
     async def look(self) -> None:
-        """Read what the other server says of itself; what was known stays when it can't be read."""
-        was_reached, self._is_reached = self._is_reached, False
+        """Read what the other server says of itself; what was known stays when it can't be read.
+
+        Nothing is changed before there is an answer: others read the state meanwhile.
+        """
+        was_up = self.is_up()
         try:
-            await self._read_key()
-            async with asyncio.timeout(_STATUS_TIMEOUT_S):
-                response = await self._client.get("/status", headers=self._headers)
-            if response.status_code == 200 and (status := read_status(response.content)):
-                before = self._facts
-                self._name, self._facts = status.name, _make_facts(status)
-                self._is_reached = True
-                if before != self._facts:
-                    log("info", "the fallback is known", url=self._url, model=status.name.title)
-                    self.on_change()
+            status = await self._read_status()
         except (httpx.HTTPError, TimeoutError, OSError, ValueError, msgspec.DecodeError) as error:
-            if was_reached or self._facts is None:
+            status = None
+            if self._is_reached or self._facts is None:
                 log(
                     "warning",
                     "no word from the fallback",
                     url=self._url,
                     error=type(error).__name__,
                 )
+        self._is_reached = status is not None
+        if status is None:
+            self._misses += 1
+            if was_up and not self.is_up():
+                log("error", "the fallback is lost", url=self._url, looks=self._misses)
+                self.on_change()
+            return
+        self._misses, before = 0, self._facts
+        self._name, self._facts = status.name, _make_facts(status)
+        if before != self._facts or not was_up:
+            log("info", "the fallback is known", url=self._url, model=status.name.title)
+            self.on_change()
 
     async def answer(self, job: Job) -> Reply:
         """Raises RequestError: 503 where the other server has no answer, whatever the cause."""
@@ -162,6 +171,13 @@ class RemoteModel:
                     raise _make_silence()
                 pieces.append(piece)
             return response.status_code, b"".join(pieces)
+
+    async def _read_status(self) -> RemoteStatus | None:
+        """None where no model answers there."""
+        await self._read_key()
+        async with asyncio.timeout(_STATUS_TIMEOUT_S):
+            response = await self._client.get("/status", headers=self._headers)
+        return read_status(response.content) if response.status_code == 200 else None
 
     async def _read_key(self) -> None:
         """Take the key anew each time: it is rotated without a restart."""

@@ -15,6 +15,8 @@ from sluice_inference.routing.member import LocalModel
 from sluice_inference.routing.truth import is_replaceable, narrow_facts
 
 PLACES = 10_000
+# What a model says that has ended or has not begun: nothing of the request was done.
+_GONE_CODES = frozenset({"STOPPING", "NOT_READY"})
 _PERSON = b"sluice-ab"  # keeps these places apart from any other use of the same hash
 
 
@@ -27,8 +29,8 @@ def find_place(key: str) -> int:
 class Split:
     """Answers with `second` for `percent` of the keys, with `first` for all others.
 
-    A share that the second model can't take (it isn't loaded, or lacks a task that the first has) is
-    the first one's.
+    A share that the second model can't take (it isn't loaded, its engine ended, or it lacks a task
+    that the first has) is the first one's.
     """
 
     def __init__(
@@ -44,7 +46,15 @@ class Split:
         return self._first.facts
 
     async def answer(self, job: Job) -> Reply:
-        return await self.choose(job).answer(job)
+        chosen = self.choose(job)
+        if chosen is self._first:
+            return await chosen.answer(job)
+        try:
+            return await chosen.answer(job)
+        except RequestError as problem:
+            if problem.code not in _GONE_CODES:
+                raise
+            return await self._first.answer(job)  # it ended after it was chosen
 
     def choose(self, job: Job) -> Answerer:
         """Who answers this job."""

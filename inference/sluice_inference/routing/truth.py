@@ -53,8 +53,11 @@ def list_wanted(one: Input, tasks: Sequence[str]) -> frozenset[str]:
 def find_able(job: Job, facts: ModelFacts) -> frozenset[int]:
     """The inputs, by index, that a model with these (narrowed) facts has an answer to.
 
-    All or none where the job is to be answered by one model.
+    All or none where the job is to be answered by one model; none where that model lacks the scale
+    which the job's labels are judged by.
     """
+    if job.needs_scale and not facts.logit_scale:
+        return frozenset()
     usable = {at: one for at, one in enumerate(job.inputs) if not isinstance(one, RequestError)}
     able = {at for at, one in usable.items() if list_wanted(one, job.tasks) & set(facts.tasks)}
     return frozenset(able if len(able) == len(usable) or not job.is_whole else ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +53,7 @@ def _read_key(text: str) -> bytes | None:
     compact = re.sub(r"\s", "", _ARMOUR.sub("", text))
     try:
         data = base64.b64decode(compact, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and so is what letters outside ASCII give
         return None
     if len(data) == len(_SPKI) + 32 and data.startswith(_SPKI):
         return data[len(_SPKI) :]

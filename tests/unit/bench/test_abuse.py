@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from benchmarks.abuse import Tally, find_growth
+from benchmarks.abuse import Tally, find_growth, find_missed
 from benchmarks.serving.mischief import Act, Manner, Repertoire, judge, make_huge, make_png
 from benchmarks.serving.wire import Answer
 from sluice_inference.errors import RequestError
@@ -56,7 +56,20 @@ def test_what_blames_the_server_is_counted() -> None:
     for status in (200, 500, 503, 504, 413):
         tally.note(GOOD, make_answer(status, ERROR), 0.1)
     assert tally.http_500 == 2
+    assert (tally.refused, tally.refused_share) == (0, 0), "all of these are improper"
     assert tally.statuses["good"] == Counter({"200": 1, "500": 1, "503": 1, "504": 1, "413": 1})
+
+
+def test_a_server_that_only_refuses_misses_the_goals() -> None:
+    tally = Tally()
+    for _ in range(3):
+        tally.note(GOOD, make_answer(503, ERROR, retry_after="1"), 0.1)
+    drain = {"lost": 0, "refused": 0, "exit_s": 1, "exit_code": 0}
+    report = {"lost": 0, "http_500": 0, "improper": 0, "rss_growth": 1.0, "afterwards": ""}
+    report |= {"refused_share": tally.refused_share, "drain": drain}
+    assert find_missed(report) == ["more than 0.01 of the good requests were refused"]
+    assert find_missed({**report, "refused_share": None}), "nor is one that answers nothing good"
+    assert not find_missed({**report, "refused_share": 0.01})
 
 
 def test_most_is_good_and_every_kind_of_mischief_comes() -> None:

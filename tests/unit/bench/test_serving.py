@@ -111,6 +111,17 @@ async def test_a_server_that_is_gone_is_counted_and_not_raised() -> None:
     assert not tally.latencies_s
 
 
+async def test_a_request_that_hangs_at_the_end_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.serving.client.HUNG_S", 0.05)
+    monkeypatch.setattr("benchmarks.serving.client.TIMEOUT_S", 0.4)
+    async with listen([]) as port:
+        plan = Plan(port=port, requests="", clients=2, seconds=0.2)
+        tally = await play(plan, [b"no full stop"], asyncio.get_running_loop().time())
+    assert tally.statuses == Counter({"hung": 2})
+
+
 def test_requests_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
     requests = [b"", b"one", b"\x00" * 70000]
     write_requests(tmp_path / "requests", requests)
@@ -186,12 +197,32 @@ def test_the_ratios_are_ours_by_theirs() -> None:
     }
 
 
+def test_a_rival_that_failed_requests_is_no_measure() -> None:
+    ours, rival = describe(24, [0.1] * 24), describe(12, [0.2] * 12)
+    rival |= {"failed": 3, "statuses": {"200": 12, "500": 3}}
+    ratios = report.compare(ours, 30.0, {"baseline": rival})
+    assert (ratios["ratio_vs_baseline"], ratios["p95_ratio_vs_baseline"]) == (None, None)
+    assert report.find_unfit({"baseline": rival, "infinity": None, "ours": ours}).keys() == {
+        "baseline"
+    }
+
+
+def test_vectors_of_zeros_are_unlike_all_others() -> None:
+    assert report.find_least_cosine([[1, 0], [1, 0]], [[2, 0], [0, 0]]) == 0
+    assert report.find_least_cosine([[1, 0]], [[2, 0]]) == 1
+
+
 @pytest.mark.parametrize(
     ("found", "missed"),
     [
         pytest.param({"failed": 0, "ratio_vs_ceiling": 0.85}, [], id="met"),
         pytest.param({"failed": 1}, ["failed 1 is not <= 0"], id="a request failed"),
         pytest.param({"failed": 0, "ratio_vs_infinity": None}, [], id="not measured"),
+        pytest.param(
+            {"failed": 0, "least_cosine": 0.98},
+            ["least_cosine 0.98 is not >= 0.99"],
+            id="other vectors",
+        ),
         pytest.param(
             {"failed": 0, "p95_ratio_vs_baseline": 1.2},
             ["p95_ratio_vs_baseline 1.2 is not <= 1"],

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -24,7 +25,9 @@ from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.fake_backend import FakeBackend
-from sluice_inference.predictor import Job
+from sluice_inference.models.registry import make_backend
+from sluice_inference.predictor import Answerer, Job, Reply
+from sluice_inference.routing.breaker import Breaker
 from sluice_inference.routing.split import find_place
 from sluice_inference.settings import read_settings
 from sluice_inference.settings.model import ModelSettings
@@ -378,6 +381,122 @@ async def test_a_model_behind_an_open_breaker_is_the_last_resort() -> None:
     assert labels == ["small"] * 5 + ["big"] * 2
 
 
+def open_breaker(rig: Rig) -> Breaker:
+    roster = rig.context.roster
+    assert roster is not None
+    breaker = roster.get_router("primary").breaker
+    for _ in range(5):
+        ticket = breaker.admit()
+        assert ticket is not None
+        breaker.settle(ticket, "Error", 0.1)
+    assert breaker.state.name == "OPEN"
+    return breaker
+
+
+async def test_a_fallback_that_hangs_leaves_time_for_the_model() -> None:
+    env = {"FAKE_LATENCY_MS": "100", "FALLBACK_FAKE_LATENCY_MS": "2000"}
+    async with start(SMALL, env, REQUEST_TIMEOUT_MS="1000") as rig:
+        open_breaker(rig)
+        answer = await rig.classify()
+    assert (answer.status_code, read_label(answer)) == (200, "big")
+
+
+async def test_a_probe_that_never_met_the_model_says_nothing_of_it() -> None:
+    async with start(SMALL, BREAKER_OPEN_S="0.1") as rig:
+        breaker = open_breaker(rig)
+        await asyncio.sleep(0.11)  # the breaker's clock is the real one here
+        corrupt = await rig.client.post("/classify", content=JPEG[:200], headers=RAW)
+        state = breaker.state.name
+        answer = await rig.classify()
+    assert (corrupt.status_code, state) == (422, "OPEN")
+    assert (read_label(answer), breaker.state.name) == ("big", "CLOSED")
+
+
+async def test_inputs_at_fault_do_not_hide_that_the_model_failed_at_the_others() -> None:
+    async with start(SMALL, BROKEN, BREAKER_ERRORS="1") as rig:
+        names = [("files", ("x", data)) for data in (JPEG[:200], JPEG[:200], JPEG)]
+        await rig.client.post("/classify", files=names)
+        said = await rig.status()
+    assert said["models"][0]["breaker"] == "open"
+
+
+async def classify_among_own(rig: Rig, **headers: str) -> httpx.Response:
+    said = {"labels": ["olive", "tomato"]}
+    return await rig.client.post(
+        "/classify", files=[("files", ("x", JPEG))], data=said, headers=headers
+    )
+
+
+async def test_labels_of_the_requests_own_have_a_fallback_too() -> None:
+    async with start(SMALL, BROKEN) as rig:
+        answer = await classify_among_own(rig)
+    said = answer.json()
+    assert (answer.status_code, said["model"], said["fallback_reason"]) == (200, "small", "Error")
+    assert read_label(answer) in ("olive", "tomato")
+
+
+class _HasNoScale(FakeBackend):
+    """The small one can't judge labels of the request's own."""
+
+    def load(self) -> ModelFacts:
+        return replace(super().load(), logit_scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("env", "status", "code"),
+    [
+        pytest.param(BROKEN, 500, "MODEL_FAILED", id="the model's own error stands"),
+        pytest.param({}, 200, "", id="the model itself"),
+        pytest.param(UNLOADABLE, 503, "OVERLOADED", id="nobody for now"),
+    ],
+)
+async def test_a_fallback_without_a_scale_judges_no_labels_of_the_requests_own(
+    env: dict[str, str], status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(settings: ModelSettings) -> Any:
+        return _HasNoScale(settings) if settings.name == "small" else make_backend(settings)
+
+    monkeypatch.setattr("sluice_inference.hosting.make_backend", make)
+    async with start(SMALL, env) as rig:
+        if status == 200:
+            open_breaker(rig)
+        answer = await classify_among_own(rig)
+    assert answer.status_code == status
+    assert answer.headers.get("sluice-model", "big/2.0.0") == "big/2.0.0"
+    assert answer.json().get("error", {}).get("code", "") == code
+    assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
+
+
+class _WithoutScale:
+    """Answers as another does, and has lost its scale by then."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        return self._answerer.facts
+
+    async def answer(self, job: Job) -> Reply:
+        reply = await self._answerer.answer(job)
+        return replace(reply, facts=replace(reply.facts, logit_scale=0.0))
+
+
+async def test_who_has_no_scale_in_the_end_does_not_judge_without_one() -> None:
+    async with start() as rig:
+        rig.context.answerer = _WithoutScale(rig.context.answerer)
+        answer = await classify_among_own(rig)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_second_model_without_texts_gets_no_labels_of_the_requests_own() -> None:
+    tasks = "ImageEmbedding,Classification"
+    async with start(SECOND, AB_PERCENT="100", AB_MODEL_TASKS=tasks) as rig:
+        answer = await classify_among_own(rig, **{"sluice-key": "x"})
+    assert (answer.status_code, answer.headers["sluice-model"]) == (200, "big/2.0.0")
+
+
 async def test_a_model_that_can_not_be_loaded_is_stood_in_for() -> None:
     async with start(SMALL, UNLOADABLE) as rig:
         ready = await rig.client.get("/ready")
@@ -470,6 +589,24 @@ async def test_a_second_model_that_is_missing_leaves_its_share_to_the_first() ->
         answer = await rig.classify(**{"sluice-key": "x"})
         health = await rig.client.get("/health")
     assert (read_label(answer), health.status_code) == ("big", 200)
+
+
+async def test_a_second_model_that_ends_leaves_what_waited_to_the_first() -> None:
+    env = {"AB_PERCENT": "100", "AB_FAKE_LATENCY_MS": "300", "AB_BATCH_SIZE": "1"}
+    async with start(SECOND, env) as rig:
+        roster = rig.context.roster
+        assert roster is not None
+        second = roster.list_local()[1].engine
+        waiting = [
+            asyncio.create_task(rig.classify(**{"sluice-key": str(number)})) for number in range(6)
+        ]
+        async with asyncio.timeout(5):
+            while second.queued < 2:  # noqa: ASYNC110 - a queue has no event for this
+                await asyncio.sleep(0.001)
+        await asyncio.to_thread(second.close, 0.01)
+        answers = await asyncio.gather(*waiting)
+    assert {one.status_code for one in answers} == {200}
+    assert "big" in {read_label(one) for one in answers}
 
 
 async def test_a_pair_of_two_spaces_is_not_served() -> None:

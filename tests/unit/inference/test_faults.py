@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from sluice_inference.engine.backend import Output, Payload
-from sluice_inference.engine.bisect import Trouble, run_isolated
+from sluice_inference.engine.bisect import Shortage, Trouble, run_isolated
 from sluice_inference.engine.faults import DeviceLostError, Fault, classify_fault
 from sluice_inference.errors import RunError
 
@@ -112,7 +112,7 @@ def test_what_has_no_room_is_run_in_parts(room: int, sizes: list[int], smallest:
     ("error", "runs"),
     [
         pytest.param(RuntimeError("CUDA error"), 1, id="a device that is gone is not asked again"),
-        pytest.param(MemoryError(), 4, id="no memory even for one"),
+        pytest.param(MemoryError(), 7, id="no memory for three single items in a row"),
     ],
 )
 def test_nothing_runs_on_a_lost_device(error: Exception, runs: int) -> None:
@@ -125,3 +125,36 @@ def test_nothing_runs_on_a_lost_device(error: Exception, runs: int) -> None:
     with pytest.raises(DeviceLostError):
         run_isolated(run, list("abcdefgh"))
     assert len(ran) == runs
+
+
+@pytest.mark.parametrize(
+    ("script", "outcomes"),
+    [
+        pytest.param("A", "x", id="one too large"),
+        pytest.param("AA", "xx", id="two in a row"),
+        pytest.param("AAA", "xx!", id="three in a row"),
+        pytest.param("AAaAA", "xx.xx", id="one went well between"),
+        pytest.param("AAbA", "xxx!", id="what failed for itself did not go well"),
+    ],
+)
+def test_an_item_without_memory_fails_alone_until_three_do_in_a_row(
+    script: str, outcomes: str
+) -> None:
+    def run(batch: Sequence[Payload]) -> list[Output | RunError]:
+        if "A" in batch:
+            raise MemoryError
+        if "b" in batch:
+            raise ValueError("poison")
+        return [Output(None, None) for _ in batch]
+
+    shortage, said = Shortage(), ""
+    for name in script:
+        trouble = Trouble()
+        try:
+            (outcome,) = run_isolated(run, [name], trouble, shortage)
+        except DeviceLostError:
+            said += "!"
+        else:
+            said += "x" if isinstance(outcome, RunError) else "."
+        assert (trouble.out_of_memory, trouble.too_large) == (int(name == "A"), 0)
+    assert said == outcomes

@@ -352,9 +352,9 @@ async def test_strict_refusals_say_nothing_of_the_inside(
     }
     async with serve(**env) as served, served.connect() as client:
         missing = await client.get("/nowhere", headers=bearer(KEYS["infer"]))
-        served.context.traffic.in_flight = 1
+        served.context.traffic.working = 1
         busy = await embed(client, **bearer(KEYS["infer"]))
-        served.context.traffic.in_flight = 0
+        served.context.traffic.working = 0
         own_fault = await client.post(
             "/embed", content=b"x", headers={**RAW, **bearer(KEYS["infer"])}
         )
@@ -419,6 +419,16 @@ async def test_pages_of_listed_origins_may_ask(
     assert ("x-api-key" in preflight.headers.get("access-control-allow-headers", "")) is bool(
         allowed
     )
+
+
+async def test_a_page_may_say_and_read_what_a_client_may() -> None:
+    async with serve(CORS_ORIGINS=PAGE) as served, served.connect() as client:
+        preflight = await client.options("/embed", headers={"origin": PAGE, **ASKING})
+        answer = await embed(client, origin=PAGE)
+    may_say = set(preflight.headers["access-control-allow-headers"].split(", "))
+    may_read = set(answer.headers["access-control-expose-headers"].split(", "))
+    assert {"cache-control", "traceparent", "tracestate", "x-api-key"} <= may_say
+    assert {"deprecation", "link", "sunset", "x-request-id"} <= may_read
 
 
 async def test_without_origins_no_page_may_ask() -> None:

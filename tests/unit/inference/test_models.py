@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
@@ -20,7 +21,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from sluice_inference.artifact.config import read_config
 from sluice_inference.artifact.push import write_manifest
 from sluice_inference.engine.backend import Kind, Output, Prompt
-from sluice_inference.errors import LoadError, RunError
+from sluice_inference.errors import LoadError, NoDeviceError, RunError
 from sluice_inference.imaging.decode import decode_image
 from sluice_inference.models.artifact_model import batch_sizes, make_tokenizer, tokenize
 from sluice_inference.models.fake_backend import FakeBackend
@@ -312,6 +313,27 @@ def test_a_model_that_can_not_answer_does_not_become_ready(
 def load(backend: OnnxBackend) -> None:
     backend.load()
     backend.warmup()
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_only_a_device_that_was_asked_for_must_be_there(
+    folder: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The CUDA build on a machine without a GPU: it has the provider, drops it and goes on with the CPU.
+    session = onnxruntime.InferenceSession
+
+    def drop_cuda(*args: Any, providers: list[str]) -> Any:
+        return session(*args, providers=[one for one in providers if one.startswith("CPU")])
+
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", drop_cuda)
+    backend = make_onnx(folder, DEVICE=device)
+    if device == "auto":
+        assert backend.load().device == "cpu"
+    else:
+        with pytest.raises(NoDeviceError, match="DEVICE: cuda, but no GPU"):
+            backend.load()
 
 
 def test_a_file_cut_after_the_fetch_is_noticed(folder: Path) -> None:

@@ -125,20 +125,28 @@ async def test_good_and_bad_inputs_keep_their_places(rig: Rig) -> None:
 
 async def test_what_has_no_room_is_refused_before_it_is_decoded(rig: Rig) -> None:
     first = await rig.occupy()
+    waiting = rig.ask(make_png())
+    while not rig.engine.queued:  # noqa: ASYNC110 - the queue has no event for the loop
+        await asyncio.sleep(0)
     decoded = rig.count_decoded()
     with pytest.raises(RequestError) as caught:
-        await rig.ask(*[make_png()] * 5)
+        await rig.ask(*[make_png()] * 4)
     assert (caught.value.status, caught.value.code) == (503, "OVERLOADED")
     assert (caught.value.retry_after_s or 0) >= 1
     assert rig.count_decoded() == decoded
     rig.backend.gate.set()
-    await first
+    await asyncio.gather(first, waiting)
+
+
+async def test_more_than_the_queue_has_room_for_is_taken_alone(rig: Rig) -> None:
+    reply = await rig.predictor.answer(Job([make_png(1)] * 5, time.monotonic() + 10))
+    assert [isinstance(one, RequestError) for one in reply.outcomes] == [False] * 5
 
 
 async def test_work_of_who_left_is_dropped(rig: Rig) -> None:
     first = await rig.occupy()
     gone = rig.ask(make_png(), make_png())
-    while not rig.engine.queued:  # noqa: ASYNC110 - the queue has no event for the loop
+    while not rig.engine.queued:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -20,6 +20,7 @@ from sluice_inference.protocols.asked import SimilarityRequest, decode_request
 from sluice_inference.protocols.native import encode_vector
 
 B64 = base64.b64encode(b"picture").decode()
+MOST = 138  # inputs of a request, as the limits are by default
 
 
 def pack(*elements: bytes) -> bytes:
@@ -50,7 +51,7 @@ def sized(size: Any, **more: Any) -> Any:
 )
 def test_data_is_flat_or_nested(shape: list[int], data: Any) -> None:
     body, _ = make_infer([tensor("TEXT", shape, data=data)], id="mine")
-    asked = v2.decode_request(body, None)
+    asked = v2.decode_request(body, None, MOST)
     assert asked.inputs == {"TEXT": [b"a", b"b", "ü".encode()]}
     assert (asked.id, asked.is_binary) == ("mine", {"TEXT": False})
 
@@ -67,7 +68,7 @@ def test_binary_and_json_inputs_stand_beside_each_other(
         ],
         blob,
     )
-    asked = v2.decode_request(body, header)
+    asked = v2.decode_request(body, header, MOST)
     assert asked.inputs["IMAGE"] == images
     assert asked.inputs["TEXT"] == [text.encode() for text in texts]
 
@@ -86,7 +87,7 @@ def test_binary_and_json_inputs_stand_beside_each_other(
         pytest.param(make_infer([tensor(shape=[], data=["a"])]), "shape", id="no shape"),
         pytest.param(make_infer([tensor(shape=[-1], data=["a"])]), "shape", id="a negative side"),
         pytest.param(make_infer([tensor(shape=[2], data=["a"])]), "1 elements", id="too few"),
-        pytest.param(make_infer([tensor(shape=[1 << 62] * 8, data=[])]), "0 elements", id="vast"),
+        pytest.param(make_infer([tensor(shape=[MOST], data=[])]), "0 elements", id="none there"),
         pytest.param(make_infer([tensor(data=[1])]), "strings", id="numbers as data"),
         pytest.param(make_infer([tensor(data={"a": 1})]), "strings", id="an object as data"),
         pytest.param(make_infer([tensor()]), "neither data", id="no data"),
@@ -108,8 +109,24 @@ def test_binary_and_json_inputs_stand_beside_each_other(
 )
 def test_a_bad_tensor_is_told_what_is_wrong(given_body: tuple[bytes, str], says: str) -> None:
     with pytest.raises(RequestError, match=says) as caught:
-        v2.decode_request(*given_body)
+        v2.decode_request(*given_body, MOST)
     assert (caught.value.status, caught.value.code) == (400, "BODY_INVALID")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        pytest.param([tensor(shape=[1 << 62] * 8, data=[])], id="a vast shape"),
+        pytest.param([tensor(shape=[MOST + 1], data=[])], id="one too many"),
+        pytest.param(
+            [tensor("TEXT", data=["a"]), tensor(shape=[MOST], data=["a"] * MOST)], id="in all"
+        ),
+    ],
+)
+def test_more_elements_than_a_request_may_have_are_not_read(tensors: list[Any]) -> None:
+    with pytest.raises(RequestError, match=f"at most {MOST} inputs") as caught:
+        v2.decode_request(*make_infer(tensors), MOST)
+    assert (caught.value.status, caught.value.code) == (413, "TOO_MANY_INPUTS")
 
 
 NUMBERS = st.one_of(st.integers(-3, 40), st.just(1 << 70), st.booleans(), st.text(max_size=2))
@@ -138,7 +155,7 @@ def test_no_binary_body_makes_the_codec_fail(
     head = json.dumps({"inputs": tensors}).encode()
     header = str(len(head) if is_exact else offset)
     with contextlib.suppress(RequestError):
-        asked = v2.decode_request(head + blob, header)
+        asked = v2.decode_request(head + blob, header, MOST)
         assert set(asked.inputs) <= {"IMAGE", "TEXT", "OTHER", "\x00"}
 
 
@@ -148,11 +165,11 @@ def test_no_bytes_make_a_codec_fail(body: bytes) -> None:
     for decode in (
         kserve.decode_request,
         openai.decode_request,
-        lambda data: decode_request(data, SimilarityRequest),
-        lambda data: v2.decode_request(data, None),
+        lambda data, most: decode_request(data, SimilarityRequest, most),
+        lambda data, most: v2.decode_request(data, None, most),
     ):
         with pytest.raises(RequestError):
-            decode(body)  # type: ignore[operator]
+            decode(body, MOST)  # type: ignore[operator]
 
 
 def test_outputs_go_out_in_json_in_binary_and_as_classification() -> None:
@@ -208,7 +225,7 @@ def test_a_classification_needs_a_count(top: Any) -> None:
     ],
 )
 def test_embeddings_are_asked_in_several_dialects(body: dict[str, Any], found: list[Any]) -> None:
-    _, inputs = openai.decode_request(json.dumps({"model": "m", **body}).encode())
+    _, inputs = openai.decode_request(json.dumps({"model": "m", **body}).encode(), MOST)
     assert inputs == found
 
 
@@ -216,6 +233,7 @@ def test_embeddings_are_asked_in_several_dialects(body: dict[str, Any], found: l
     ("body", "says"),
     [
         pytest.param({"input": [1, 2]}, r"input\[0\] has tokens", id="tokens"),
+        pytest.param({"input": [1] * 500}, r"input\[0\] has tokens", id="many tokens"),
         pytest.param({"input": [[1, 2], [3]]}, r"input\[0\] has tokens", id="lists of tokens"),
         pytest.param({"input": "http://x/cat.jpg"}, "URLs are not fetched", id="a URL"),
         pytest.param(
@@ -230,12 +248,12 @@ def test_embeddings_are_asked_in_several_dialects(body: dict[str, Any], found: l
 )
 def test_bad_embeddings_requests_are_told_what_is_wrong(body: dict[str, Any], says: str) -> None:
     with pytest.raises(RequestError, match=says):
-        openai.decode_request(json.dumps({"model": "m", **body}).encode())
+        openai.decode_request(json.dumps({"model": "m", **body}).encode(), MOST)
 
 
 def test_instances_are_images_and_texts() -> None:
     instances = [{"b64": B64}, {"image": {"b64": B64}}, {"text": "a"}, "b", {}]
-    found = kserve.decode_request(json.dumps({"instances": instances}).encode())
+    found = kserve.decode_request(json.dumps({"instances": instances}).encode(), MOST)
     assert found[:4] == [b"picture", b"picture", "a", "b"]
     assert isinstance(found[4], RequestError)
 

@@ -78,7 +78,7 @@ def test_a_full_batch_waits_where_the_oldest_would_come_too_late() -> None:
         pytest.param("tt", "t", 1, True, id="room for one more"),
         pytest.param("t", "t", 6, False, id="too many bytes"),
         pytest.param("", "t", 11, True, id="bytes never refuse a request that is alone"),
-        pytest.param("", "tttt", 1, False, id="items do"),
+        pytest.param("", "tttt", 1, True, id="nor do items"),
     ],
 )
 def test_a_request_enters_whole_or_not_at_all(
@@ -105,6 +105,17 @@ def test_what_is_being_prepared_has_its_room() -> None:
             pass
     with queue.announce({Kind.IMAGE: 1}):
         pass
+
+
+def test_a_request_of_more_than_the_queue_holds_is_prepared_alone() -> None:
+    queue = make_queue(items=3)
+    with queue.announce({Kind.IMAGE: 4}) as announcement:
+        with pytest.raises(QueueFullError), queue.announce({Kind.IMAGE: 1}):
+            pass
+        queue.put(make_items("iiii"), announcement)
+    with pytest.raises(QueueFullError), queue.announce({Kind.IMAGE: 1}):
+        pass
+    assert name_all(queue.take(always)) == "0123"
 
 
 def test_items_nobody_wants_are_dropped() -> None:
@@ -157,6 +168,26 @@ def test_ahead_of_time_only_full_batches_are_taken() -> None:
     assert done.wait(10)
     taker.join()
     assert taken == ["00"]
+
+
+def test_nothing_is_taken_ahead_of_an_owner_that_is_free() -> None:
+    queue = make_queue(2)
+    queue.hold()
+    queue.put(make_items("tt"))
+    taken: list[str] = []
+    done = threading.Event()
+
+    def take() -> None:
+        taken.append(name_all(queue.take_full(always)))
+        done.set()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    assert not done.wait(0.05)
+    queue.release()
+    assert done.wait(10)
+    taker.join()
+    assert taken == ["01"]
 
 
 @pytest.mark.parametrize(

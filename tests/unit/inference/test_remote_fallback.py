@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sluice_inference.predictor import Input, Job, Reply
 from sluice_inference.routing.fallback import WithFallback
 from sluice_inference.routing.remote import RemoteModel
 from sluice_inference.settings import read_settings
-from tests.unit.inference.test_fallback import JPEG, start
+from tests.unit.inference.test_fallback import JPEG, UNLOADABLE, start
 
 EMBED = ("ImageEmbedding", "TextEmbedding")
 CLASSES = ("Classification",)
@@ -259,14 +260,20 @@ async def test_it_is_not_waited_for_longer_than_the_request_has() -> None:
     await remote.close()
 
 
-async def test_a_server_that_is_gone_is_remembered_as_it_was() -> None:
+async def test_a_server_that_is_gone_is_remembered_as_it_was_and_lost_in_the_end() -> None:
     answers: list[httpx.Response | Exception] = [
         httpx.Response(200, json={**STATUS, "state": "loading"}),
         httpx.Response(200, json=STATUS),
+        httpx.Response(200, json=STATUS),
         httpx.ConnectError("gone"),
+        httpx.Response(503),
+        httpx.ReadTimeout("silent"),
+        httpx.Response(200, json=STATUS),
     ]
+    while_looking: list[str] = []
 
     def answer(_: httpx.Request) -> httpx.Response:
+        while_looking.append(remote.describe()["state"])
         one = answers.pop(0)
         if isinstance(one, Exception):
             raise one
@@ -276,9 +283,85 @@ async def test_a_server_that_is_gone_is_remembered_as_it_was() -> None:
     remote = make_remote(answer)
     remote.on_change = lambda: changes.append(remote.is_up())
     seen = []
-    for _ in range(3):
+    for _ in range(7):
         await remote.look()
         seen.append((remote.is_up(), remote.describe()["state"]))
     await remote.close()
-    assert seen == [(False, "unreachable"), (True, "reached"), (True, "unreachable")]
-    assert changes == [True]
+    assert seen == [
+        (False, "unreachable"),
+        (True, "reached"),
+        (True, "reached"),
+        (True, "unreachable"),
+        (True, "unreachable"),
+        (False, "unreachable"),
+        (True, "reached"),
+    ]
+    assert changes == [True, False, True]
+    assert while_looking == ["unreachable", *(state for _, state in seen[:-1])]
+
+
+async def test_a_server_that_is_lost_stands_in_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_gone = False
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if is_gone:
+            raise httpx.ConnectError("gone")
+        return httpx.Response(200, json=STATUS)
+
+    remote = make_remote(answer)
+    monkeypatch.setattr("sluice_inference.hosting.RemoteModel", lambda *_, **__: remote)
+    async with start(UNLOADABLE, FALLBACK_URL="http://small") as rig:
+        paths = ("/ready", "/health")
+        before = [(await rig.client.get(path)).status_code for path in paths]
+        is_gone = True
+        for _ in range(3):
+            await remote.look()
+        lost = [(await rig.client.get(path)).status_code for path in paths]
+        is_gone = False
+        await remote.look()
+        after = [(await rig.client.get(path)).status_code for path in paths]
+    assert (before, lost, after) == ([200, 200], [503, 503], [200, 200])
+
+
+def make_scores(*scores: float | None) -> httpx.Response:
+    """Labels with these scores; None is an input that the server refuses."""
+    refusal = {"error": {"code": "IMAGE_CORRUPT", "message": "no picture"}}
+    return make_answer(
+        predictions=[
+            refusal if score is None else {"top": [{"label": "a", "score": score}]}
+            for score in scores
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "model"),
+    [
+        pytest.param((0.9, 0.8), "small", id="surer of all"),
+        pytest.param((0.9, 0.5), "big", id="less sure of one"),
+        pytest.param((0.5, 0.5), "big", id="less sure"),
+        pytest.param((0.9, None), "big", id="it refuses what the model answered"),
+    ],
+)
+async def test_of_two_whole_answers_the_surer_one_stands(
+    scores: tuple[float | None, ...], model: str
+) -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/status":
+            return httpx.Response(200, json=STATUS)
+        return make_scores(*scores)
+
+    remote = make_remote(respond)
+    await remote.look()
+    limits = {"FALLBACK_ON": "LowConfidence", "FALLBACK_MIN_CONFIDENCE": "0.7"}
+    settings = read_settings({"FALLBACK_URL": "http://small", **limits}).routing.fallback
+    assert settings is not None
+    async with start(FAKE_CONFIDENCE="0.6") as rig:
+        roster = rig.context.roster
+        assert roster is not None
+        router = WithFallback(roster.primary, remote, settings, Metrics())
+        job = replace(make_job(JPEG, JPEG), may_fall_back=True, is_whole=True)
+        reply = await router.answer(job)
+    await remote.close()
+    assert (reply.model.name, dict(reply.others)) == (model, {})
+    assert all(isinstance(one, Output) for one in reply.outcomes)

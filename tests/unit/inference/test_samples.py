@@ -20,7 +20,7 @@ from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context
 from sluice_inference.metrics import CONTENT_TYPE
 from sluice_inference.samples import BOUNDS_S, OUTCOMES, Samples, choose_outcome
-from tests.unit.inference.test_http import JPEG, RAW, start
+from tests.unit.inference.test_http import JPEG, RAW, occupy_queue, start
 
 MAX_BYTES = 16 * 1024
 TEXT = {"inputs": [{"text": "olive left of tomato"}]}
@@ -108,12 +108,6 @@ def test_the_outcome_of_an_answer(
             {"error": 1},
             id="a 504",
         ),
-        pytest.param(
-            {"QUEUE_MAX_ITEMS": "1"},
-            ("/embed", {"inputs": TEXT["inputs"] * 2}),
-            {"error": 1},
-            id="overload",
-        ),
         pytest.param({"SLUICE_ROLE": "fallback"}, ("/embed", TEXT), {"fallback": 1}, id="fallback"),
         pytest.param({}, ("/nothing", TEXT), {}, id="a route that is none"),
         pytest.param(
@@ -133,6 +127,16 @@ async def test_answers_of_inference_routes_are_counted_by_outcome(
     assert read_answers(values) == counted
     timed = sum(count for name, count in counted.items() if name != "client_error")
     assert values["sluice_inference_answer_seconds_count"] == timed
+
+
+async def test_a_request_that_there_is_no_room_for_is_an_error() -> None:
+    async with start(QUEUE_MAX_ITEMS="1") as client:
+        with occupy_queue(client):
+            answer = await client.post("/embed", json=TEXT)
+        values = await ask_rollout(client)
+    assert answer.status_code == 503
+    assert read_answers(values) == {"error": 1}
+    assert values["sluice_inference_answer_seconds_count"] == 1
 
 
 async def test_an_input_that_fails_by_our_fault_among_good_ones_is_an_error() -> None:
@@ -166,6 +170,16 @@ async def test_probes_and_the_comparers_own_requests_do_not_count() -> None:
     assert read_answers(values) == {}
     assert everything["sluice_inference_answer_seconds_count"] == 0
     assert everything["sluice_inference_batch_size_count"] == 1
+
+
+async def test_a_browser_that_asks_whether_it_may_ask_does_not_count() -> None:
+    page = {"origin": "https://app.example.com", "access-control-request-method": "POST"}
+    async with start(CORS_ORIGINS=page["origin"]) as client:
+        preflight = await client.options("/embed", headers=page)
+        values = await ask_rollout(client)
+    assert preflight.status_code == 204
+    assert read_answers(values) == {}
+    assert values["sluice_inference_answer_seconds_count"] == 0
 
 
 async def test_metrics_has_the_same_samples() -> None:

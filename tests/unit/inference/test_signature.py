@@ -104,6 +104,7 @@ def test_a_signature_is_taken(found: str, trusted: Trust, signer: str) -> None:
         ),
         pytest.param("team:AAAA", trust(), "64 bytes", id="too short"),
         pytest.param("team", trust(), "KEY-ID:BASE64", id="no signature"),
+        pytest.param("team:\ufffd\ufffd", trust(), "KEY-ID:BASE64", id="no ASCII"),
     ],
 )
 def test_a_signature_is_refused(found: str, trusted: Trust, words: str) -> None:
@@ -138,6 +139,7 @@ def test_keys_are_read_as_people_have_them(keys: str, ids: list[str]) -> None:
     [
         pytest.param({"SIGNATURE_KEYS": "team"}, "SIGNATURE_KEYS: 'team'", id="no key"),
         pytest.param({"SIGNATURE_KEYS": "team=AAAA"}, "SIGNATURE_KEYS: 'team'", id="a short key"),
+        pytest.param({"SIGNATURE_KEYS": "team=ключ"}, "SIGNATURE_KEYS: 'team'", id="no ASCII"),
         pytest.param({"SIGNATURE_KEYS": f"={TEAM.base64}"}, "SIGNATURE_KEYS: ''", id="no name"),
         pytest.param({"REQUIRE_SIGNATURE": "true"}, "needs the keys", id="required by nobody"),
     ],
