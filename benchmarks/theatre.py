@@ -37,7 +37,7 @@ REQUEST = "sluice.dev/request"
 RESTART_S = 0.5
 # Pods queue rather than refuse: when this machine stalls for a second, it is not the rollout that fails a
 # request.
-ENVIRONMENT = {"MAX_CONCURRENT_REQUESTS": "4096"}
+ENVIRONMENT = {"MAX_CONCURRENT_REQUESTS": "4096", "QUEUE_MAX_ITEMS": "4096"}
 
 
 @dataclass(frozen=True, slots=True)
