@@ -250,3 +250,17 @@ def test_cropping_gives_what_scaling_everything_and_cutting_gives(width: int, he
 def test_an_image_of_the_models_size_is_passed_on_untouched() -> None:
     values = np.random.default_rng(2).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     assert (decode(save(Image.fromarray(values), "PNG")) == values).all()
+
+
+def test_a_png_is_held_to_its_checksums() -> None:
+    whole = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(whole, "PNG")
+    damaged = bytearray(whole.getvalue())
+    damaged[len(damaged) // 2] ^= 1
+    assert decode_image(
+        whole.getvalue(), ImagePlan.square(64), max_bytes=100_000, max_pixels=10_000
+    ).shape == (64, 64, 3)
+    with pytest.raises(RequestError) as caught:
+        decode_image(bytes(damaged), ImagePlan.square(64), max_bytes=100_000, max_pixels=10_000)
+    assert caught.value.code == "IMAGE_CORRUPT"
