@@ -265,7 +265,7 @@ async def test_a_deadline_shorter_than_the_queue_goes_to_the_fallback_at_once() 
 
 
 async def test_a_queue_over_its_high_water_has_room_left_that_is_not_used() -> None:
-    env = {"FAKE_LATENCY_MS": "300", "BATCH_SIZE": "1", "QUEUE_MAX_ITEMS": "10"}
+    env = {"FAKE_LATENCY_MS": "1000", "BATCH_SIZE": "1", "QUEUE_MAX_ITEMS": "10"}
     async with start(SMALL, env, FALLBACK_HIGH_WATER_PERCENT="20") as rig:
         waiting = [asyncio.create_task(rig.classify()) for _ in range(4)]
         async with asyncio.timeout(5):
