@@ -36,17 +36,21 @@ class Site:
     # --- making ---
 
     def deploy(self, name: str, replicas: int = 1, latency_ms: int = 0) -> None:
-        """A backend: Deployment and Service; its pods are ready on return."""
+        """A backend: Deployment and Service; on return its Service has all its pods, ready.
+
+        A gateway may still be a moment behind: what relies on its knowing them waits for an answer.
+        """
         deployment = self.make_backend(name, replicas, latency_ms)
         deployment["metadata"]["namespace"] = self.namespace
         self.plane.create(deployment)
         self.plane.create(make_service(self.namespace, name))
 
-        def is_ready() -> bool:
-            found = self.plane.read("Deployment", self.namespace, name)
-            return found.get("status", {}).get("readyReplicas") == replicas
-
-        wait_for(is_ready, what=f"the pods of {name} are ready", seconds=120)
+        # Not the Deployment's count: EndpointSlices are another controller's, and come later.
+        wait_for(
+            lambda: self._count_ready_endpoints(name) == replicas,
+            what=f"the Service of {name} has its pods",
+            seconds=120,
+        )
 
     def route(self, host: str, rules: Sequence[Obj]) -> None:
         """Apply route `host`'s rules; returns at once."""
@@ -109,6 +113,13 @@ class Site:
         found = self.plane.list("Pod", self.namespace, f"app={name}")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def _count_ready_endpoints(self, name: str) -> int:
+        slices = self.plane.list(
+            "EndpointSlice", self.namespace, f"kubernetes.io/service-name={name}"
+        )
+        endpoints = [each for one in slices for each in one.get("endpoints") or []]
+        return sum(each.get("conditions", {}).get("ready") is True for each in endpoints)
+
     def answers(self, name: str) -> int:
         """Inference answers that all pods of a backend have counted."""
         return sum(self.answers_of(pod) for pod in self.pods(name))
@@ -121,6 +132,17 @@ class Site:
     def get(self, pod: Obj, path: str) -> Answer:
         """A pod's own answer."""
         return self.client.send(pod["status"]["podIP"], POD_PORT, path, method="GET")[0]
+
+    def wait_reached(self, host: str, *names: str) -> None:
+        """Return once each of these backends answers its share, and nobody else does."""
+
+        def look() -> bool:
+            seen = self.ask(host, 5 * IN_A_ROW)
+            met = Counter((one.status, one.revision) for one in seen)
+            assert set(met) == {(200, name) for name in names}, dict(met)
+            return True
+
+        wait_for(look, what=f"{' and '.join(names)} answer", seconds=60)
 
     def wait_answers(
         self, host: str, is_so: Callable[[Answer], bool], *, what: str, **headers: str
