@@ -12,6 +12,7 @@ export PYTHONPATH := operator:inference:.
 export TESTBED_NAME ?= sluice
 SERVICES ?= 200
 ABORTS ?= 100
+MODEL ?= fake
 
 .PHONY: help setup demo test unit coverage mutation property integration e2e nightly verify lint types imports generated generate fmt lock \
 	cluster cluster-down doctor run images pizza clean
@@ -70,8 +71,8 @@ bench-converge: setup ## SERVICES=200 services on simulated nodes
 bench-verdicts: setup ## How often a check is wrong, beside a bare threshold
 	@$(PYTHON) -m benchmarks.verdicts
 
-bench-rollout-traffic: setup ## 100,000 requests through every kind of rollout, none of them failed by it
-	@$(PYTHON) -m benchmarks.rollout_traffic
+bench-rollout-traffic: setup ## 100,000 requests through every kind of rollout, none of them failed by it; MODEL=pizza: the trained one
+	@$(PYTHON) -m benchmarks.rollout_traffic --model $(MODEL)
 
 bench-abort: setup ## ABORTS=100: how fast a candidate loses its clients
 	@$(PYTHON) -m benchmarks.abort --aborts $(ABORTS)

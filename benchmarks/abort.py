@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.attribution import count_failures
+from benchmarks.cast import Fake
 from benchmarks.instance import say
 from benchmarks.theatre import Theatre, make_canary, make_theatre
 from benchmarks.traffic import Traffic, run_traffic
-from examples.fake import deploy
 
 GOAL_S = 3.0
 # A candidate must have met clients before it is given up.
@@ -47,12 +47,14 @@ def abort_by_verdict(theatre: Theatre, traffic: Traffic, number: int) -> tuple[s
 def run(theatre: Theatre, aborts: int, rate: float) -> dict[str, object]:
     """All aborts, one after the other."""
     folder = Path(theatre.cluster.folder)
-    image = deploy.write_image(folder / "small.png")
+    image = theatre.cast.write_image(folder / "small.png")
     stable = theatre.ship("1.0.0", **make_canary((100, 0)))
     theatre.wait_state("Complete", stable)
     written: dict[str, float] = {}
     by_verdict: set[str] = set()
-    with run_traffic(theatre.cluster, deploy.HOST, image, rate, folder / "answers.tsv") as traffic:
+    with run_traffic(
+        theatre.cluster, theatre.cast.host, image, rate, folder / "answers.tsv"
+    ) as traffic:
         traffic.wait(stable, round(rate))
         for number in range(aborts):
             if number % 2:
@@ -102,8 +104,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.aborts < 1:
         parser.error("--aborts must be 1 or more")
-    with make_theatre("bench-abort", options.instance) as theatre:
-        theatre.replicas, theatre.timeout = 1, "1s"
+    with make_theatre("bench-abort", options.instance, Fake(timeout="1s", cpu="300m")) as theatre:
+        theatre.replicas = 1
         found = run(theatre, options.aborts, options.rate)
     print(json.dumps(found), flush=True)
     return 0 if float(str(found["max_s"])) <= GOAL_S and not found["failed_by_sluice"] else 1

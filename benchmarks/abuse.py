@@ -25,11 +25,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.instance import clean_up_when_told_to_end
 from benchmarks.serving.load import find_quantile
 from benchmarks.serving.mischief import Act, Manner, Repertoire, judge
+from benchmarks.serving.ours import start_ours
 from benchmarks.serving.pictures import make_jpegs
-from benchmarks.serving.process import ServerProcess, end_on_sigterm, find_port
-from benchmarks.serving.venvs import ROOT
+from benchmarks.serving.process import ServerProcess
 from benchmarks.serving.wire import Answer, Connection, make_get
 from testbed.progress import Progress
 
@@ -280,22 +281,16 @@ async def _upload_slowly(port: int, picture: bytes) -> str:
 
 def start_server(log: Path, latency_ms: float) -> ServerProcess:
     """Ours with its default limits, but without one on the rate: all clients share an address."""
-    port = find_port()
-    env = {
-        "PYTHONPATH": str(ROOT / "inference"),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "BACKEND": "fake",
-        "FAKE_LATENCY_MS": str(latency_ms),
-        "FAKE_IMAGE_SIZE": "224",
-        "FAKE_DIMENSION": "512",
-        "MODEL_TASKS": "ImageEmbedding",
-        "RATE_LIMIT_PER_MINUTE": "0",
-        "LOG_LEVEL": "error",
-        "TERMINATION_LOG": os.devnull,
-    }
-    command = (sys.executable, "-m", "sluice_inference", "serve")
-    return ServerProcess(command, env, port, "/ready", log)
+    return start_ours(
+        log,
+        BACKEND="fake",
+        FAKE_LATENCY_MS=str(latency_ms),
+        FAKE_IMAGE_SIZE="224",
+        FAKE_DIMENSION="512",
+        MODEL_TASKS="ImageEmbedding",
+        RATE_LIMIT_PER_MINUTE="0",
+        LOG_LEVEL="error",
+    )
 
 
 def find_missed(report: dict[str, Any]) -> list[str]:
@@ -349,7 +344,7 @@ def main() -> int:
     )
     parser.add_argument("--latency-ms", type=float, default=20.0, help="of one run of the model")
     parser.add_argument("--pictures", type=int, default=32, help="different good ones")
-    end_on_sigterm()
+    clean_up_when_told_to_end()
     report = run(parser.parse_args(), Progress())
     print(json.dumps(report), flush=True)
     return 1 if report["missed"] else 0

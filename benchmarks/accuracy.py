@@ -11,18 +11,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.serving.ours import start_ours
+from benchmarks.serving.venvs import ROOT
+
 READY_WITHIN_S = 120.0
 CONNECTIONS = 4
 GOAL_ACCURACY = 0.85  # of the best version; the first one stays below
@@ -125,71 +125,25 @@ def ask_all(port: int, samples: list[tuple[bytes, str]]) -> int:
 def open_server(version: dict[str, Any], artifact: Path) -> Iterator[int]:
     """The real server process on an artifact's folder; yields its port once it is ready."""
     config = json.loads((artifact / "config.json").read_text(encoding="utf-8"))
-    port = find_port()
-    log = artifact.parent / "server.log"
-    environment = {
-        **ENVIRONMENT,
-        "MODEL_PATH": str(artifact),
-        "MODEL_NAME": "pizza-spatial",
-        "MODEL_VERSION": version["version"],
-        "MODEL_DIGEST": version["digest"],
-        "MODEL_FORMAT": "ONNX",
-        "MODEL_TASKS": ",".join(config["tasks"]),
-        "EMBEDDING_SPACE": config["embedding"]["space"],
-        "EMBEDDING_DIMENSION": str(config["embedding"]["dimension"]),
-        "DEVICE": "cpu",
-        "PORT": str(port),
-        "DRAIN_LINGER_S": "0",
-        "TERMINATION_LOG": str(artifact.parent / "termination-log"),
-    }
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "sluice_inference", "serve"],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            wait_ready(server, port, log)
-            yield port
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=40)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def wait_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Wait until /ready answers 200; ServerFailedError with the end of the log when it never does."""
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline and server.poll() is None:
-        if is_ready(port):
-            return
-        time.sleep(0.1)
-    end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    raise ServerFailedError(f"the server is not ready (exit code {server.poll()}):\n{end}")
-
-
-def is_ready(port: int) -> bool:
-    """Whether the server says that it is ready."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    server = start_ours(
+        artifact.parent / "server.log",
+        MODEL_PATH=str(artifact),
+        MODEL_NAME="pizza-spatial",
+        MODEL_VERSION=version["version"],
+        MODEL_DIGEST=version["digest"],
+        MODEL_FORMAT="ONNX",
+        MODEL_TASKS=",".join(config["tasks"]),
+        EMBEDDING_SPACE=config["embedding"]["space"],
+        EMBEDDING_DIMENSION=str(config["embedding"]["dimension"]),
+        DEVICE="cpu",
+        DRAIN_LINGER_S="0",
+    )
     try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
+        server.wait_ready(READY_WITHIN_S)
+        yield server.port
+        server.terminate(40)
     finally:
-        connection.close()
-
-
-def find_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        server.kill()
 
 
 def run_example(*arguments: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fallback import ROOT, make_fallback
-from benchmarks.serving.process import ServerProcess, find_port
+from benchmarks.serving.ours import start_ours
+from benchmarks.serving.process import ServerProcess
 from testbed.errors import ClusterError
 from testbed.progress import Progress
 
@@ -87,21 +87,14 @@ def list_models(scratch: Path, progress: Progress) -> list[Model]:
 
 def start(model: Model, log: Path) -> dict[str, float]:
     """Start and end the server once; seconds to the first /health and to /ready, and of load and warm-up."""
-    port = find_port()
-    env = {
-        "PYTHONPATH": str(ROOT / "inference"),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "MODEL_PATH": str(model.artifact),
-        "MODEL_FORMAT": model.format,
-        "DEVICE": "cpu",
-        "DRAIN_LINGER_S": "0",
-        "LOG_LEVEL": "warning",
-        "TERMINATION_LOG": os.devnull,
-    }
     began = time.monotonic()
-    command = (sys.executable, "-m", "sluice_inference", "serve")
-    server = ServerProcess(command, env, port, "/ready", log)
+    server = start_ours(
+        log,
+        MODEL_PATH=str(model.artifact),
+        MODEL_FORMAT=model.format,
+        DEVICE="cpu",
+        DRAIN_LINGER_S="0",
+    )
     try:
         alive = wait_for(server, "/health", began)
         ready = wait_for(server, "/ready", began)

@@ -22,8 +22,9 @@ from typing import Any
 
 from benchmarks.serving.client import write_requests
 from benchmarks.serving.load import Load, Measured, apply_load
+from benchmarks.serving.ours import UNCACHED, start_ours
 from benchmarks.serving.pictures import make_jpegs
-from benchmarks.serving.process import ServerProcess, find_port
+from benchmarks.serving.process import ServerProcess
 from benchmarks.serving.wire import make_request
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,27 +117,18 @@ def make_fallback(folder: Path) -> Path:
 
 def start_server(artifact: Path, log: Path) -> ServerProcess:
     """The server as the operator starts a fallback: its defaults, on the CPU."""
-    port = find_port()
-    env = {
-        "PYTHONPATH": str(ROOT / "inference"),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "MODEL_PATH": str(artifact),
-        "MODEL_NAME": "pizza-cnn",
-        "MODEL_VERSION": "1.0.0",
-        "MODEL_FORMAT": "ONNX",
-        "MODEL_TASKS": "Classification",
-        "PRECISION": "int8",
-        "DEVICE": "cpu",
-        "DRAIN_LINGER_S": "0",
-        "LOG_LEVEL": "warning",
-        "TERMINATION_LOG": os.devnull,
-        # The same pictures come again and again, all from one address.
-        "CACHE_SIZE_MB": "0",
-        "RATE_LIMIT_PER_MINUTE": "0",
-    }
-    command = (sys.executable, "-m", "sluice_inference", "serve")
-    return ServerProcess(command, env, port, "/ready", log)
+    return start_ours(
+        log,
+        MODEL_PATH=str(artifact),
+        MODEL_NAME="pizza-cnn",
+        MODEL_VERSION="1.0.0",
+        MODEL_FORMAT="ONNX",
+        MODEL_TASKS="Classification",
+        PRECISION="int8",
+        DEVICE="cpu",
+        DRAIN_LINGER_S="0",
+        **UNCACHED,
+    )
 
 
 def read_peak_mb(pid: int) -> float:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.instance import clean_up_when_told_to_end
 from benchmarks.serving import report as reporting
 from benchmarks.serving.ceiling import Ceiling
 from benchmarks.serving.checkpoint import SHAPES, make_checkpoint
@@ -37,7 +38,7 @@ from benchmarks.serving.contestants import (
 from benchmarks.serving.gpu import GpuWatch
 from benchmarks.serving.load import Load, Measured, apply_load
 from benchmarks.serving.pictures import make_jpegs
-from benchmarks.serving.process import ServerProcess, end_on_sigterm
+from benchmarks.serving.process import ServerProcess
 from benchmarks.serving.venvs import BUILD, UnavailableError
 from benchmarks.serving.wire import Connection
 from testbed.progress import Progress
@@ -326,7 +327,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Prepares, measures, prints."""
     options = make_parser().parse_args()
-    end_on_sigterm()
+    clean_up_when_told_to_end()
     LOGS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-serve-") as scratch:
         report = Contest(options, Path(scratch), Progress()).run()

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cast import Cast, Fake
 from benchmarks.instance import clean_up_when_told_to_end, say
 from examples.fake import deploy
 from examples.pizza.deploy import make_namespace
@@ -114,29 +115,31 @@ class Theatre:
     plane: Plane
     namespace: str
     image: str
-    digest: str
+    cast: Cast
     story: Story
     operator: OperatorProcess | None = None  # None: it runs in the cluster
     replicas: int = 2
-    timeout: str = "10s"
     env: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)  # of every version
     versions: set[str] = field(default_factory=set)
 
-    def ship(self, version: str, env: Mapping[str, str] | None = None, **rollout: Any) -> str:
-        """What a user applies to move to a version; gives its revision once its rollout has begun."""
+    def ship(
+        self,
+        version: str,
+        env: Mapping[str, str] | None = None,
+        *,
+        source: str = "",
+        **rollout: Any,
+    ) -> str:
+        """What a user applies to move to a version; gives its revision once its rollout has begun.
+
+        `source` is what the version serves where its number doesn't say (benchmarks/cast.py).
+        """
         objects: list[dict[str, Any]] = []
         if version not in self.versions:
-            objects.append(deploy.make_version(version, self.digest))
+            objects.append(self.cast.make_version(version, source))
             self.versions.add(version)
-        service = deploy.make_service(
-            version,
-            self.image,
-            name=self.story.name,
-            env={**self.env, **(env or {})},
-            rollout=rollout,
-            replicas=self.replicas,
-            timeout=self.timeout,
-        )
+        env = {**self.env, **(env or {})}
+        service = self.cast.make_service(version, self.image, env, rollout, self.replicas)
         before = self.story.last.revision
         deploy.apply(self.cluster, self.namespace, [*objects, service])
         begun = self.story.wait(
@@ -205,7 +208,7 @@ def make_canary(
 
 @contextlib.contextmanager
 def make_theatre(
-    purpose: str, existing: str = "", service: str = deploy.MODEL, **options: str | float
+    purpose: str, existing: str = "", cast: Cast | None = None, **options: str | float
 ) -> Iterator[Theatre]:
     """A node tier of its own, gone at the end; or the running one called `existing`, which stays.
 
@@ -226,7 +229,7 @@ def make_theatre(
                 f"`kubectl delete deployment sluice-operator -n {OPERATORS}` first"
             )
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch:
-            yield from _play(cluster, Path(scratch), service, options, progress)
+            yield from _play(cluster, Path(scratch), cast or Fake(), options, progress)
     finally:
         if not existing:
             local.down(cluster, progress)
@@ -235,7 +238,7 @@ def make_theatre(
 def _play(
     cluster: Cluster,
     scratch: Path,
-    service: str,
+    cast: Cast,
     options: Mapping[str, str | float],
     progress: Progress,
 ) -> Iterator[Theatre]:
@@ -244,7 +247,7 @@ def _play(
     install(cluster)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", seconds=180)
     make_namespace(cluster, NAMESPACE)
-    digest = deploy.publish(cluster)
+    cast.publish(cluster)
     source = scratch / "source"
     shutil.copytree(ROOT / "operator", source, ignore=shutil.ignore_patterns("__pycache__"))
     operator = OperatorProcess(
@@ -255,12 +258,12 @@ def _play(
         **options,
     )
     plane = Plane(cluster.kubeconfig)
-    story = Story(service)
+    story = Story(cast.service)
     try:
         operator.start()
         operator.wait_until_working()
         with _keeping(operator), plane.following(KIND, NAMESPACE, story.tell):
-            yield Theatre(cluster, plane, NAMESPACE, image, digest, story, operator)
+            yield Theatre(cluster, plane, NAMESPACE, image, cast, story, operator)
     except BaseException:
         say("\n".join(json.dumps(line) for line in operator.lines()[-40:]))
         raise

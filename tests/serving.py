@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from PIL import Image
 
-from sluice_inference.engine.engine import Engine
+from sluice_inference.caching.tiers import make_tiers
+from sluice_inference.hosting import make_roster
 from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context
 from sluice_inference.http.middleware import Envelope
+from sluice_inference.http.versions import VERSIONS, ApiVersion
 from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
-from sluice_inference.models.registry import make_backend
-from sluice_inference.predictor import Predictor
 from sluice_inference.settings import read_settings
 
 NAMES = {"MODEL_NAME": "pizza", "MODEL_VERSION": "1.0.0", "SLUICE_REVISION": "abc123"}
@@ -32,12 +34,25 @@ def make_jpeg(side: int = 64) -> bytes:
     return buffer.getvalue()
 
 
+class Recorder(dict[str, str]):
+    """An empty environment that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return default
+
+
 @dataclass
 class Served:
-    """A running application."""
+    """A running application. `ends`: why the process would have ended."""
 
     app: Envelope
     context: Context
+    ends: list[str]
 
     def connect(self, address: str = "10.0.0.9", scheme: str = "http") -> httpx.AsyncClient:
         """A client whose connections come from `address`."""
@@ -46,29 +61,38 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(**env: str) -> AsyncIterator[Served]:
-    """The application of a server with this environment, ready."""
-    settings = read_settings({"BACKEND": "fake", "EMBEDDING_SPACE": "pizza-1", **NAMES, **env})
-    lifecycle, metrics, ready = Lifecycle(), Metrics(), threading.Event()
-    lifecycle.on_change(lambda state: ready.set() if state is State.READY else None)
-    engine = Engine(
-        make_backend(settings.model),
-        lifecycle,
-        metrics,
-        batch_size=settings.model.batch_size,
-        queue_items=settings.model.queue_items,
-        stall_s=settings.model.stall_s,
-        on_failed=lambda message: None,
-    )
+async def serve(
+    *, waits: bool = True, versions: Sequence[ApiVersion] = VERSIONS, **env: str
+) -> AsyncIterator[Served]:
+    """The application of a server with this environment, and the defaults of a test.
+
+    Ready, or failed, and every model of it settled; with `waits` false its models aren't even begun.
+    """
+    defaults = {"BACKEND": "fake", "EMBEDDING_SPACE": "pizza-1", "CACHE_SIZE_MB": "0"}
+    settings = read_settings({**defaults, **NAMES, **env})
+    lifecycle, metrics, ends = Lifecycle(), Metrics(), list[str]()
     pool = DecodePool(2, settings.limits, metrics)
-    predictor = Predictor(settings.model, engine, pool, metrics, settings.quality)
-    context = Context(settings, lifecycle, engine, predictor, metrics, "fake")
-    app = make_app(context)
-    engine.start()
+    tiers = make_tiers(settings.cache, metrics)
+    roster = make_roster(settings, lifecycle, pool, metrics, ends.append, tiers)
+    context = Context(settings, lifecycle, roster, metrics, "fake")
+    app = make_app(context, versions)
+    settled = threading.Semaphore(0)
+    lives = [lifecycle, *(one.lifecycle for one in roster.list_local())]
+    for life in lives:
+        life.on_change(
+            lambda state: settled.release() if state in (State.READY, State.FAILED) else None
+        )
     try:
-        assert ready.wait(10), "the engine did not get ready"
-        yield Served(app, context)
+        if tiers is not None:
+            tiers.start()
+        if waits:
+            roster.start()
+            for _ in lives:
+                assert await asyncio.to_thread(settled.acquire, timeout=10), "it did not settle"
+        yield Served(app, context, ends)
     finally:
         await app.guard.close()
+        await roster.close()
+        if tiers is not None:
+            await tiers.close()
         pool.close()
-        engine.close(10)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.ours import COMMAND, READY, UNCACHED, make_env
 from benchmarks.serving.process import ServerProcess, find_port
 from benchmarks.serving.venvs import BUILD, ROOT, make_venv
 from benchmarks.serving.wire import make_request
@@ -65,34 +66,29 @@ def make_ours(task: Task, progress: Progress, env: Mapping[str, str] | None = No
     artifact = make_artifact(task, progress)
     config = json.loads((artifact / "config.json").read_text())
     port = find_port()
-    values = {
-        "PYTHONPATH": str(ROOT / "inference"),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "MODEL_PATH": str(artifact),
-        "MODEL_NAME": task.model,
-        "MODEL_VERSION": "1.0.0",
-        "MODEL_FORMAT": "Safetensors",
-        "MODEL_TASKS": "ImageEmbedding",
-        "EMBEDDING_SPACE": config["embedding"]["space"],
-        "EMBEDDING_DIMENSION": str(config["embedding"]["dimension"]),
-        "DEVICE": task.device,
-        "PRECISION": task.dtype,
-        "BATCH_SIZE": str(task.batch),
-        "COMPUTE_THREADS": str(task.threads),
-        "TERMINATION_LOG": os.devnull,
-        # The same pictures come again and again, all from one address.
-        "CACHE_SIZE_MB": "0",
-        "RATE_LIMIT_PER_MINUTE": "0",
-        "LOG_LEVEL": "error",
+    values = make_env(
+        port,
+        MODEL_PATH=str(artifact),
+        MODEL_NAME=task.model,
+        MODEL_VERSION="1.0.0",
+        MODEL_FORMAT="Safetensors",
+        MODEL_TASKS="ImageEmbedding",
+        EMBEDDING_SPACE=config["embedding"]["space"],
+        EMBEDDING_DIMENSION=str(config["embedding"]["dimension"]),
+        DEVICE=task.device,
+        PRECISION=task.dtype,
+        BATCH_SIZE=str(task.batch),
+        COMPUTE_THREADS=str(task.threads),
+        LOG_LEVEL="error",
+        **UNCACHED,
         **(env or {}),
-    }
+    )
     return Contestant(
         "sluice",
-        (sys.executable, "-m", "sluice_inference", "serve"),
+        COMMAND,
         values,
         port,
-        "/ready",
+        READY,
         encode_native,
         lambda answer: answer["embeddings"],
         settings=dict(env or {}),

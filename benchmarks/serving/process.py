@@ -20,15 +20,6 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def end_on_sigterm() -> None:
-    """SIGTERM ends this program as an exception does: what it started is ended too."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-
-
 def find_port() -> int:
     """A port of this machine that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -22,8 +22,12 @@ from testbed.netns import BRIDGE_ADDRESS
 
 MODEL = "fake"
 SPACE = "fake-1"
-HOST = "fake.example.com"
 GATEWAY = {"name": "eg", "namespace": "gateways", "sectionName": "http"}
+
+
+def find_host(service: str) -> str:
+    """What a gateway knows a service by."""
+    return f"{service}.example.com"
 
 
 def publish(cluster: Cluster) -> str:
@@ -85,6 +89,7 @@ def make_service(
     env: Mapping[str, str] | None = None,
     rollout: Mapping[str, Any] | None = None,
     replicas: int = 2,
+    cpu: str = "20m",
     through_gateway: bool = True,
     timeout: str = "10s",
 ) -> dict[str, Any]:
@@ -95,13 +100,13 @@ def make_service(
         "runtime": {
             "image": image,
             "env": [{"name": key, "value": value} for key, value in sorted(variables.items())],
-            "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}},
+            "resources": {"requests": {"cpu": cpu, "memory": "96Mi"}},
         },
         "scaling": {"minReplicas": replicas},
     }
     if through_gateway:
-        host = HOST if name == MODEL else f"{name}.example.com"
-        spec["traffic"] = {"parentRefs": [GATEWAY], "hostnames": [host], "timeout": timeout}
+        hosts = [find_host(name)]
+        spec["traffic"] = {"parentRefs": [GATEWAY], "hostnames": hosts, "timeout": timeout}
     if rollout:
         spec["rollout"] = dict(rollout)
     return {

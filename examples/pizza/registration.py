@@ -29,61 +29,66 @@ def make_modelversion(
     recipe: Recipe, uri: str, digest: str, size: int, metrics: dict[str, str]
 ) -> dict[str, Any]:
     """The manifest as a mapping. ``size`` in bytes of all files; ``metrics`` are decimal strings."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelVersion",
-        "metadata": {"name": f"{MODEL}-{recipe.version}"},
-        "spec": {
-            "model": MODEL,
-            "version": recipe.version,
-            "lifecycle": "Active",
+    return _make_manifest(
+        MODEL,
+        recipe.version,
+        {
             "tasks": list(TASKS),
             "architecture": ARCHITECTURE,
             "embedding": {"space": SPACE, "dimension": DIMENSION},
-            "artifact": {
-                "uri": uri,
-                "digest": digest,
-                "format": "ONNX",
-                "size": f"{-(-size // 1024)}Ki",
-            },
-            "evaluation": {
-                "dataset": HOLDOUT_NAME,
-                "metrics": [{"name": name, "value": value} for name, value in metrics.items()],
-            },
-            "requirements": {
-                "memory": "512Mi",
-                "gpu": {"count": 1},
-                "precision": "float32",
-            },
         },
-    }
+        _make_measured(uri, digest, size, metrics),
+        {"memory": "512Mi", "gpu": {"count": 1}, "precision": "float32"},
+    )
 
 
 def make_cnn_modelversion(
     uri: str, digest: str, size: int, metrics: dict[str, str]
 ) -> dict[str, Any]:
     """The fallback's manifest: no embeddings, no GPU. Arguments as for the versions."""
+    return _make_manifest(
+        CNN_MODEL,
+        CNN_VERSION,
+        {"tasks": ["Classification"], "architecture": "CNN"},
+        _make_measured(uri, digest, size, metrics),
+        {"memory": "256Mi", "precision": "int8"},
+    )
+
+
+def _make_manifest(
+    model: str,
+    version: str,
+    kind: dict[str, Any],
+    measured: dict[str, Any],
+    requirements: dict[str, Any],
+) -> dict[str, Any]:
     return {
         "apiVersion": API_VERSION,
         "kind": "ModelVersion",
-        "metadata": {"name": f"{CNN_MODEL}-{CNN_VERSION}"},
+        "metadata": {"name": f"{model}-{version}"},
         "spec": {
-            "model": CNN_MODEL,
-            "version": CNN_VERSION,
+            "model": model,
+            "version": version,
             "lifecycle": "Active",
-            "tasks": ["Classification"],
-            "architecture": "CNN",
-            "artifact": {
-                "uri": uri,
-                "digest": digest,
-                "format": "ONNX",
-                "size": f"{-(-size // 1024)}Ki",
-            },
-            "evaluation": {
-                "dataset": HOLDOUT_NAME,
-                "metrics": [{"name": name, "value": value} for name, value in metrics.items()],
-            },
-            "requirements": {"memory": "256Mi", "precision": "int8"},
+            **kind,
+            **measured,
+            "requirements": requirements,
+        },
+    }
+
+
+def _make_measured(uri: str, digest: str, size: int, metrics: dict[str, str]) -> dict[str, Any]:
+    """What a build says of itself: where it is, how large, how good."""
+    return {
+        "artifact": {
+            "uri": uri,
+            "digest": digest,
+            "format": "ONNX",
+            "size": f"{-(-size // 1024)}Ki",
+        },
+        "evaluation": {
+            "dataset": HOLDOUT_NAME,
+            "metrics": [{"name": name, "value": value} for name, value in metrics.items()],
         },
     }
 

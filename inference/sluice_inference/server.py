@@ -58,11 +58,9 @@ class Server:
         self._context = Context(
             settings,
             self._lifecycle,
-            self._roster.primary.engine,
-            self._roster.answerer,
+            self._roster,
             self._metrics,
             backend,
-            roster=self._roster,
             tracer=make_tracer(settings.monitoring, _describe(settings)),
         )
         self._metrics.inflight.set_function(lambda: self._context.traffic.in_flight)
@@ -78,7 +76,7 @@ class Server:
         app = make_app(self._context)
         tls = settings.guard.tls
         secure = make_tls_context(tls) if tls else None
-        http = [self._listen(app, settings.port)]
+        http = [self._listen(app, settings.process.port)]
         if tls:
             http.append(self._listen(app, tls.port, secure))
         serving = [asyncio.create_task(one.serve(sockets=[listener])) for one, listener in http]
@@ -117,8 +115,10 @@ class Server:
     ) -> tuple[HttpServer, socket.socket]:
         """A server for the application, and the socket that it is to serve."""
         settings = self._settings
-        listener = make_listener(settings.host, port)
-        http = make_http_server(app, keep_alive_s=settings.keep_alive_s, stamps=app.stamps, tls=tls)
+        listener = make_listener(settings.process.host, port)
+        http = make_http_server(
+            app, keep_alive_s=settings.process.keep_alive_s, stamps=app.stamps, tls=tls
+        )
         port, scheme = listener.getsockname()[1], "https" if tls else "http"
         log("info", "listening", port=port, scheme=scheme, backend=self._context.backend)
         return http, listener
@@ -132,13 +132,13 @@ class Server:
             time.monotonic(),
             started,
             self._context.traffic,
-            linger_s=settings.drain_linger_s,
-            timeout_s=settings.drain_timeout_s,
+            linger_s=settings.process.drain_linger_s,
+            timeout_s=settings.process.drain_timeout_s,
         ):
             await asyncio.sleep(_TICK_S)
         elapsed = time.monotonic() - started
         log("info", "drained", seconds=round(elapsed, 1), in_flight=self._context.traffic.in_flight)
-        return max(1, int(settings.drain_timeout_s - elapsed - 0.5))
+        return max(1, int(settings.process.drain_timeout_s - elapsed - 0.5))
 
     def _is_ready(self) -> bool:
         """As /ready has it."""

@@ -24,8 +24,8 @@ async def _run(settings: CompareSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     comparer = Comparer(settings, Counts())
-    listener = make_listener(settings.host, settings.port)
-    http = make_http_server(comparer, keep_alive_s=settings.keep_alive_s)
+    listener = make_listener(settings.process.host, settings.process.port)
+    http = make_http_server(comparer, keep_alive_s=settings.process.keep_alive_s)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     log(
         "info",
@@ -35,11 +35,11 @@ async def _run(settings: CompareSettings) -> int:
         candidate=settings.candidate_url,
     )
     await stop.wait()
-    ends = time.monotonic() + settings.drain_timeout_s
+    ends = time.monotonic() + settings.process.drain_timeout_s
     comparer.start_draining()
     log("info", "told to stop")
     # Mirrors come as long as the route says so; whoever has not heard yet is still taken.
-    await asyncio.sleep(settings.drain_linger_s)
+    await asyncio.sleep(settings.process.drain_linger_s)
     http.config.timeout_graceful_shutdown = 1
     http.should_exit = True
     await serving

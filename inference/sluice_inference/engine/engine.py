@@ -54,7 +54,7 @@ class Engine:
         *,
         batch_size: int,
         queue_items: int,
-        queue_bytes: int = 256 * 1024 * 1024,
+        queue_bytes: int,
         stall_s: float,
         on_failed: Callable[[str], None],
     ) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -123,6 +124,13 @@ class Asker:
         self._note(request, reply)
         trail.begin("encode")  # the envelope ends it, when the answer is on its way
         return reply, wanted.said
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Around what makes the answer's body: timed as stage "encode", where it succeeds."""
+        started = time.perf_counter()
+        yield
+        self._context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
 
     def _note(self, request: Request, reply: Reply) -> None:
         """Count failed inputs, and leave word for the envelope, which counts the request."""

@@ -1,4 +1,4 @@
-"""What the routes share: settings, state, engine, metrics. Made once by `app.make_app`."""
+"""What the routes share: settings, state, models, metrics. Made once by `app.make_app`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,24 @@ class Context:
 
     settings: Settings
     lifecycle: Lifecycle
-    engine: Engine
-    answerer: Answerer
+    roster: Roster
     metrics: Metrics
     backend: str
     traffic: Traffic = field(default_factory=Traffic)
     samples: Samples = field(default_factory=Samples)
-    roster: Roster | None = None
     tracer: Tracer | None = None
     predictions: PredictionCounts = field(init=False)
     recent_pictures: RecentPictures = field(init=False)
     budget: BodyBudget = field(init=False)
+
+    @property
+    def engine(self) -> Engine:
+        """The primary model's."""
+        return self.roster.primary.engine
+
+    @property
+    def answerer(self) -> Answerer:
+        return self.roster.answerer
 
     def __post_init__(self) -> None:
         self.budget = BodyBudget(self.settings.limits.max_body_bytes_in_flight)

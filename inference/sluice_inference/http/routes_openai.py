@@ -76,14 +76,13 @@ def make_routes(context: Context) -> list[Entry]:
 
         reply, asked = await asker.ask(request, read)
         check_answered(reply)
-        started = time.perf_counter()
-        vectors = [one.embedding for one in reply.outcomes if isinstance(one, Output)]
-        body = encode_answer(
-            reply.model.name, [one for one in vectors if one is not None], asked.encoding_format
-        )
-        headers = make_headers(reply, has_embedding=True)
-        context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
-        return Response(body, headers=headers, media_type=JSON)
+        with asker.encoding():
+            vectors = [one.embedding for one in reply.outcomes if isinstance(one, Output)]
+            body = encode_answer(
+                reply.model.name, [one for one in vectors if one is not None], asked.encoding_format
+            )
+            headers = make_headers(reply, has_embedding=True)
+            return Response(body, headers=headers, media_type=JSON)
 
     return [
         Entry(

@@ -59,7 +59,7 @@ def find_fault(context: Context) -> str:
     """Why this process can't work any more and should be replaced, or an empty string."""
     if context.lifecycle.state in (State.FAILED, State.STOPPED):
         return f"the server is {context.lifecycle.state}"
-    return context.roster.find_fault() if context.roster else context.engine.health()
+    return context.roster.find_fault()
 
 
 def describe(context: Context) -> dict[str, Any]:
@@ -85,5 +85,5 @@ def describe(context: Context) -> dict[str, Any]:
         "in_flight": context.traffic.in_flight,
         "uptime_seconds": round(context.lifecycle.uptime_s(), 1),
         "server_version": __version__,
-        **(context.roster.describe() if context.roster else {}),
+        **context.roster.describe(),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -189,13 +188,11 @@ def _make_handler(context: Context, asker: Asker, route: _Route) -> Handler:
             )
 
         reply, options = await asker.ask(request, read)
-        started = time.perf_counter()
-        if with_quality:
-            options = replace(options, quality=make_quality_reports(reply.outcomes, context))
-        make = _make_zero_shot if options.labels else _make_response
-        response = make(reply, route, options, request)
-        context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
-        return response
+        with asker.encoding():
+            if with_quality:
+                options = replace(options, quality=make_quality_reports(reply.outcomes, context))
+            make = _make_zero_shot if options.labels else _make_response
+            return make(reply, route, options, request)
 
     return handle
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
@@ -56,11 +54,9 @@ def make_routes(context: Context) -> list[Entry]:
             return Wanted(inputs, _TASKS, has_query, is_whole=True)
 
         reply, has_query = await asker.ask(request, read)
-        started = time.perf_counter()
-        failure = make_failure(reply, request)
-        response = failure or _make_response(reply, has_query=has_query)
-        context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
-        return response
+        with asker.encoding():
+            failure = make_failure(reply, request)
+            return failure or _make_response(reply, has_query=has_query)
 
     return [
         Entry(

@@ -5,8 +5,6 @@ GET /v1/models is in `routes_openai`: both protocols have one of that name.
 
 from __future__ import annotations
 
-import time
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -56,10 +54,8 @@ def make_routes(context: Context) -> list[Entry]:
         problems = find_problems(reply)
         if len(problems) == len(reply.outcomes):
             raise describe_failure(problems)
-        started = time.perf_counter()
-        response = _make_response(reply)
-        context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
-        return response
+        with asker.encoding():
+            return _make_response(reply)
 
     return [
         Entry(

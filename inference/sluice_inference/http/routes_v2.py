@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -163,10 +162,8 @@ def _make_infer(context: Context, asker: Asker) -> Handler:
         facts = asker.check_served(_TASKS, "inference")
         reply, asked = await asker.ask(request, lambda: read_request(request, facts))
         check_answered(reply)
-        started = time.perf_counter()
-        response = _make_response(reply, asked)
-        context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
-        return response
+        with asker.encoding():
+            return _make_response(reply, asked)
 
     return infer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +73,9 @@ def _make_handler(context: Context, asker: Asker, route: _Route) -> Handler:
             return Wanted(inputs, (route.task,), None)
 
         reply, _ = await asker.ask(request, read)
-        started = time.perf_counter()
-        failure = make_failure(reply, request)
-        response = failure or make_response(
-            reply, {"answers": make_words(reply.outcomes)}, has_embedding=False
-        )
-        context.metrics.stage_seconds.labels("encode").observe(time.perf_counter() - started)
-        return response
+        with asker.encoding():
+            failure = make_failure(reply, request)
+            answers = {"answers": make_words(reply.outcomes)}
+            return failure or make_response(reply, answers, has_embedding=False)
 
     return handle

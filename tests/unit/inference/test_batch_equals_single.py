@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,42 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from sluice_inference.engine.backend import Kind, Output
 from sluice_inference.engine.engine import Engine
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
-from sluice_inference.models.spatial import SpatialDualEncoder
 from sluice_inference.models.torch_backend import TorchBackend
 from sluice_inference.settings import read_settings
+from tests.tiny_spatial import SIZE, write_artifact
 
-SIZE = 32
-CONFIG: dict[str, Any] = {
-    "schema": 1,
-    "architecture": "SpatialDualEncoder",
-    "image": {"size": SIZE, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
-    "embedding": {"space": "test-1", "dimension": 8},
-    "labels": ["left", "right"],
-    "tasks": ["ImageEmbedding", "TextEmbedding", "Classification"],
-    "text": {"max_length": 6, "pad_id": 0},
-    "model": {
-        "vocabulary": 3,
-        "semantic_channels": [4, 4, 4],
-        "geometry_channels": [4, 4],
-        "fused_width": 8,
-        "text_width": 8,
-        "text_heads": 2,
-        "text_layers": 1,
-        "geometry": True,
-    },
-}
 # Sums in another order; 1e-7 of a value is lost at each step.
 TOLERANCE = 2e-6
 
@@ -70,6 +44,7 @@ class World:
             Metrics(),
             batch_size=4,
             queue_items=64,
+            queue_bytes=1 << 28,
             stall_s=30,
             on_failed=pytest.fail,
         )
@@ -102,13 +77,7 @@ def make_payload(name: int | str) -> np.ndarray | str:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("artifact")
-    torch.manual_seed(7)
-    model = SpatialDualEncoder.from_config(CONFIG).eval()
-    save_file(model.state_dict(), str(folder / "model.safetensors"))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "one": 1, "two": 2}, unk_token="[PAD]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_artifact(folder)
     made = World(folder)
     yield made
     made.engine.close(10)

@@ -83,6 +83,7 @@ class Rig:
             self.metrics,
             batch_size=batch_size,
             queue_items=12,
+            queue_bytes=1 << 28,
             stall_s=stall_s,
             on_failed=self.failures.append,
         )
@@ -189,6 +190,7 @@ async def test_who_waits_when_the_engine_fails_is_answered_at_once() -> None:
         Metrics(),
         batch_size=4,
         queue_items=6,
+        queue_bytes=1 << 28,
         stall_s=30,
         on_failed=lambda _: failed.set(),
     )

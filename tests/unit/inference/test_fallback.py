@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -14,23 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload
 from sluice_inference.errors import NoDeviceError, RequestError, RunError
-from sluice_inference.hosting import make_roster
-from sluice_inference.http.app import make_app
 from sluice_inference.http.context import Context
-from sluice_inference.imaging.pool import DecodePool
-from sluice_inference.lifecycle import Lifecycle, State
-from sluice_inference.metrics import Metrics
 from sluice_inference.models.fake_backend import FakeBackend
 from sluice_inference.models.registry import make_backend
 from sluice_inference.predictor import Answerer, Job, Reply
 from sluice_inference.routing.breaker import Breaker
 from sluice_inference.routing.split import find_place
-from sluice_inference.settings import read_settings
 from sluice_inference.settings.model import ModelSettings
+from tests.serving import make_jpeg, serve
 
 RAW = {"content-type": "image/jpeg"}
 PRIMARY = {
@@ -63,13 +55,7 @@ BROKEN = {"FAKE_FAIL_AFTER_SECONDS": "0"}
 UNLOADABLE = {"BACKEND": "onnx", "MODEL_PATH": "/nowhere"}
 
 
-def make_picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-JPEG = make_picture()
+JPEG = make_jpeg()
 
 
 class Rig:
@@ -99,41 +85,8 @@ async def start(*settings: dict[str, str], **env: str) -> AsyncIterator[Rig]:
     merged: dict[str, str] = {}
     for more in (PRIMARY, *settings, env):
         merged |= more
-    read = read_settings(merged)
-    lifecycle, metrics, ends = Lifecycle(), Metrics(), list[str]()
-    settled = asyncio.Event()
-    lifecycle.on_change(
-        lambda state: settled.set() if state in (State.READY, State.FAILED) else None
-    )
-    pool = DecodePool(2, read.limits, metrics)
-    roster = make_roster(read, lifecycle, pool, metrics, ends.append)
-    context = Context(
-        read,
-        lifecycle,
-        roster.primary.engine,
-        roster.answerer,
-        metrics,
-        "fake",
-        roster=roster,
-    )
-    transport = httpx.ASGITransport(make_app(context))
-    local = [one.lifecycle for one in roster.list_local()]
-    all_settled = threading.Semaphore(0)
-    for one in local:
-        one.on_change(
-            lambda state: all_settled.release() if state in (State.READY, State.FAILED) else None
-        )
-    roster.start()
-    try:
-        async with asyncio.timeout(10):
-            await settled.wait()
-            for _ in local:
-                await asyncio.to_thread(all_settled.acquire)
-        async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
-            yield Rig(client, context, ends)
-    finally:
-        await roster.close()
-        pool.close()
+    async with serve(**merged) as served, served.connect() as client:
+        yield Rig(client, served.context, served.ends)
 
 
 def read_label(response: httpx.Response) -> str:
@@ -383,7 +336,6 @@ async def test_a_model_behind_an_open_breaker_is_the_last_resort() -> None:
 
 def open_breaker(rig: Rig) -> Breaker:
     roster = rig.context.roster
-    assert roster is not None
     breaker = roster.get_router("primary").breaker
     for _ in range(5):
         ticket = breaker.admit()
@@ -484,7 +436,7 @@ class _WithoutScale:
 
 async def test_who_has_no_scale_in_the_end_does_not_judge_without_one() -> None:
     async with start() as rig:
-        rig.context.answerer = _WithoutScale(rig.context.answerer)
+        rig.context.roster.answerer = _WithoutScale(rig.context.answerer)
         answer = await classify_among_own(rig)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
     assert answer.headers["retry-after"] == "1"
@@ -595,7 +547,6 @@ async def test_a_second_model_that_ends_leaves_what_waited_to_the_first() -> Non
     env = {"AB_PERCENT": "100", "AB_FAKE_LATENCY_MS": "300", "AB_BATCH_SIZE": "1"}
     async with start(SECOND, env) as rig:
         roster = rig.context.roster
-        assert roster is not None
         second = roster.list_local()[1].engine
         waiting = [
             asyncio.create_task(rig.classify(**{"sluice-key": str(number)})) for number in range(6)
@@ -661,7 +612,6 @@ async def test_a_client_that_leaves_does_not_use_up_the_probe() -> None:
     env = {"FAKE_LATENCY_MS": "200", "BREAKER_OPEN_S": "0.1", "FAKE_FAIL_AFTER_INPUTS": "1000000"}
     async with start(SMALL, env) as rig:
         roster = rig.context.roster
-        assert roster is not None
         breaker = roster.get_router("primary").breaker
         for _ in range(5):
             ticket = breaker.admit()

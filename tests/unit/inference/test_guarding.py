@@ -7,7 +7,6 @@ import ipaddress
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +25,7 @@ from sluice_inference.guarding.reloading import EVERY_S, Reloading, read_text
 from sluice_inference.guarding.roles import ALWAYS_OPEN, Role, find_role, may
 from sluice_inference.logs import Throttle
 from sluice_inference.settings import read_settings
+from tests.serving import Recorder
 
 
 class Clock:
@@ -381,18 +381,6 @@ def test_a_setting_that_cannot_be_used_is_named(env: dict[str, str], words: list
         read_settings(env)
     (problem,) = caught.value.problems
     assert all(word in problem for word in words), problem
-
-
-class Recorder(dict[str, str]):
-    """An environment that remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return default
 
 
 @pytest.mark.parametrize(

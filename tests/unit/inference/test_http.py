@@ -18,17 +18,11 @@ from PIL import Image
 from sluice_inference.engine.backend import Kind
 from sluice_inference.engine.engine import Engine
 from sluice_inference.errors import RequestError
-from sluice_inference.http.app import make_app
 from sluice_inference.http.budget import BodyBudget
-from sluice_inference.http.context import Context
 from sluice_inference.http.versions import VERSIONS, ApiVersion
-from sluice_inference.imaging.pool import DecodePool
-from sluice_inference.lifecycle import Lifecycle, State
-from sluice_inference.metrics import Metrics
-from sluice_inference.models.registry import make_backend
-from sluice_inference.predictor import Predictor
+from sluice_inference.lifecycle import State
 from sluice_inference.protocols.asked import EmbedRequest, decode_request
-from sluice_inference.settings import read_settings
+from tests.serving import serve
 
 
 def make_picture(kind: str = "JPEG", side: int = 64) -> bytes:
@@ -47,39 +41,9 @@ async def start(
     wait: bool = True, versions: Sequence[ApiVersion] = VERSIONS, **env: str
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The application with its engine running; the client carries `context` for the tests."""
-    names = {"MODEL_NAME": "pizza", "MODEL_VERSION": "1.0.0", "SLUICE_REVISION": "abc123"}
-    settings = read_settings({"BACKEND": "fake", "EMBEDDING_SPACE": "pizza-1", **names, **env})
-    lifecycle, metrics, settled = Lifecycle(), Metrics(), threading.Event()
-    lifecycle.on_change(lambda state: settled.set() if state is State.READY else None)
-    engine = Engine(
-        make_backend(settings.model),
-        lifecycle,
-        metrics,
-        batch_size=settings.model.batch_size,
-        queue_items=settings.model.queue_items,
-        stall_s=settings.model.stall_s,
-        on_failed=lambda message: None,
-    )
-    pool = DecodePool(2, settings.limits, metrics)
-    context = Context(
-        settings,
-        lifecycle,
-        engine,
-        Predictor(settings.model, engine, pool, metrics),
-        metrics,
-        "fake",
-    )
-    if wait:
-        engine.start()
-        assert settled.wait(10)
-    transport = httpx.ASGITransport(make_app(context, versions))
-    try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
-            client.context = context  # type: ignore[attr-defined]
-            yield client
-    finally:
-        pool.close()
-        engine.close(10)
+    async with serve(waits=wait, versions=versions, **env) as served, served.connect() as client:
+        client.context = served.context  # type: ignore[attr-defined]
+        yield client
 
 
 def occupy_queue(client: httpx.AsyncClient) -> AbstractContextManager[object]:

@@ -14,14 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sluice_inference.caching.cached import Cached
-from sluice_inference.caching.tiers import make_tiers
 from sluice_inference.gpu_memory import make_meter
 from sluice_inference.loop_lag import watch_loop
 from sluice_inference.metrics import Metrics, measure_memory
-from sluice_inference.predictor import Predictor
 from sluice_inference.tracing import Visit
-from tests.serving import RAW, Served, make_jpeg, serve
+from tests.serving import RAW, make_jpeg, serve
 
 JPEG = make_jpeg()
 
@@ -32,16 +29,6 @@ def make_noise(seed: int = 1, side: int = 64) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(spots).resize((side, side), Image.Resampling.NEAREST).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def keep_answers(served: Served) -> None:
-    """Put a cache before the model, as the server's composition does."""
-    context = served.context
-    settings, metrics = context.settings, context.metrics
-    tiers = make_tiers(settings.cache, metrics)
-    assert tiers is not None
-    assert isinstance(context.answerer, Predictor)
-    context.answerer = Cached(context.answerer, settings.model, settings.quality, tiers, metrics)
 
 
 def read_samples(text: str) -> dict[str, float]:
@@ -55,7 +42,6 @@ async def read_metrics(client: httpx.AsyncClient) -> dict[str, float]:
 
 async def test_a_second_answer_comes_from_the_cache_and_says_so() -> None:
     async with serve(CACHE_SIZE_MB="1") as served, served.connect() as client:
-        keep_answers(served)
         first = await client.post("/predict", content=JPEG, headers=RAW)
         second = await client.post("/predict", content=JPEG, headers=RAW)
         texts = {"inputs": [{"image": base64.b64encode(JPEG).decode()}, {"text": "olive"}]}
@@ -86,7 +72,6 @@ async def test_who_wants_a_new_answer_gets_one(
 ) -> None:
     counts = []
     async with serve(CACHE_SIZE_MB="1") as served, served.connect() as client:
-        keep_answers(served)
         await client.post("/embed", content=JPEG, headers=RAW)
         for each in (headers, {}):
             answer = await client.post("/embed", content=JPEG, headers={**RAW, **each})
@@ -205,7 +190,6 @@ async def test_quality_that_is_enforced_is_refused_with_the_numbers() -> None:
 
 async def test_a_kept_answer_tells_the_quality_too() -> None:
     async with serve(CACHE_SIZE_MB="1") as served, served.connect() as client:
-        keep_answers(served)
         said: list[Any] = []
         for query in ("", "?quality=true", "?quality=true"):
             answer = await client.post(f"/embed{query}", content=make_noise(), headers=RAW)

@@ -15,6 +15,7 @@ from sluice_inference.imaging.decode import decode_image
 from sluice_inference.imaging.fit import compute_scaled
 from sluice_inference.imaging.plan import Filter, Fit, ImagePlan
 from sluice_inference.imaging.sniff import read_header
+from tests.photos import make_photo
 
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -43,17 +44,6 @@ def decode(data: bytes, size: int = 16) -> np.ndarray:
 
 def decode_large(data: bytes, plan: ImagePlan) -> np.ndarray:
     return decode_image(data, plan, max_bytes=1 << 24, max_pixels=1 << 24)
-
-
-def make_photo(width: int, height: int) -> Image.Image:
-    """Structure at several scales, as photographs have it; the same each time."""
-    random = np.random.default_rng(width * height)
-    total = np.zeros((height, width, 3))
-    for scale, share in ((4, 0.2), (16, 0.3), (64, 0.5)):
-        shape = (max(2, height // scale), max(2, width // scale), 3)
-        noise = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
-        total += share * np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC))
-    return Image.fromarray(total.astype(np.uint8))
 
 
 def compare(left: np.ndarray, right: np.ndarray) -> tuple[int, float]:

@@ -79,6 +79,7 @@ class Rig:
             self.metrics,
             batch_size=4,
             queue_items=4,
+            queue_bytes=1 << 28,
             stall_s=30,
             on_failed=pytest.fail,
         )

@@ -237,8 +237,7 @@ async def test_a_server_that_became_another_is_held_to_what_it_answers_now(
     assert settings is not None
     async with start(FAKE_FAIL_AFTER_SECONDS="0") as rig:
         roster = rig.context.roster
-        assert roster is not None
-        rig.context.answerer = WithFallback(roster.primary, remote, settings, Metrics())
+        roster.answerer = WithFallback(roster.primary, remote, settings, Metrics())
         got = await rig.client.post(path, content=JPEG)
     await remote.close()
     assert got.status_code == status
@@ -358,7 +357,6 @@ async def test_of_two_whole_answers_the_surer_one_stands(
     assert settings is not None
     async with start(FAKE_CONFIDENCE="0.6") as rig:
         roster = rig.context.roster
-        assert roster is not None
         router = WithFallback(roster.primary, remote, settings, Metrics())
         job = replace(make_job(JPEG, JPEG), may_fall_back=True, is_whole=True)
         reply = await router.answer(job)

@@ -13,7 +13,8 @@ from sluice_inference.settings.reader import count_cpus
 
 def test_everything_has_a_default() -> None:
     settings = read_settings({})
-    assert (settings.port, settings.model.backend, settings.drain_timeout_s) == (8080, "auto", 25)
+    assert (settings.process.port, settings.process.drain_timeout_s) == (8080, 25)
+    assert settings.model.backend == "auto"
     assert settings.limits.max_images == 10
 
 

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from sluice_inference.engine.backend import Kind, Output
 from sluice_inference.errors import LoadError
@@ -20,38 +17,12 @@ from sluice_inference.models.spatial import SpatialDualEncoder
 from sluice_inference.models.torch_backend import TorchBackend
 from sluice_inference.models.torch_graphs import GraphedForward
 from sluice_inference.settings import read_settings
-
-SIZE = 32
-CONFIG: dict[str, Any] = {
-    "schema": 1,
-    "architecture": "SpatialDualEncoder",
-    "image": {"size": SIZE, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
-    "embedding": {"space": "test-1", "dimension": 8},
-    "labels": ["left", "right"],
-    "tasks": ["ImageEmbedding", "TextEmbedding", "Classification"],
-    "text": {"max_length": 6, "pad_id": 0},
-    "model": {
-        "vocabulary": 3,
-        "semantic_channels": [4, 4, 4],
-        "geometry_channels": [4, 4],
-        "fused_width": 8,
-        "text_width": 8,
-        "text_heads": 2,
-        "text_layers": 1,
-        "geometry": True,
-    },
-}
+from tests.tiny_spatial import CONFIG, SIZE, write_artifact
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(7)
-    model = SpatialDualEncoder.from_config(CONFIG).eval()
-    save_file(model.state_dict(), str(tmp_path / "model.safetensors"))
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "one": 1, "two": 2}, unk_token="[PAD]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    model = write_artifact(tmp_path)
     with torch.inference_mode():
         embedding = model.encode_text(torch.tensor([[1, 2, 0, 0, 0, 0]]))[0].tolist()
     samples = [{"text": "one two", "embedding": embedding}]
