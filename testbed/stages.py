@@ -2,10 +2,10 @@
 
 Data only; ``kwok`` runs it, and ``simpods`` answers requests.
 
-A pod is Ready at once, its init containers having said ``{"outcome":"Verified",…}``.  A pod that is
-to behave otherwise says so by annotations ``testbed.sluice.dev/KEY``, or by variables in any
-container's environment, ``TESTBED_KEY`` (``TESTBED_LOAD_TIME`` for ``load-time``).  An annotation
-wins, and may change while the pod lives.
+A pod is Ready at once, its init containers having said ``{"outcome":"Verified",…}``; one that is not
+restarted has succeeded then.  A pod that is to behave otherwise says so by annotations
+``testbed.sluice.dev/KEY``, or by variables in any container's environment, ``TESTBED_KEY``
+(``TESTBED_LOAD_TIME`` for ``load-time``).  An annotation wins, and may change while the pod lives.
 
 ================= =========================================================================
 ``behaviour``     one of ``BEHAVIOURS``
@@ -27,7 +27,8 @@ from typing import Any
 BEHAVIOURS = {
     "ready": "becomes Ready (also what a pod without the annotation does)",
     "never-ready": "containers run, the pod is not Ready",
-    "crash-loop": "containers end with exit code and message, waiting in CrashLoopBackOff",
+    "crash-loop": "containers end with exit code and message, waiting in CrashLoopBackOff; a pod that "
+    "is never restarted has failed",
     "fetch-failed": "init containers end with exit code and message, waiting in CrashLoopBackOff",
     "fetch-hangs": "init containers run for ever",
     "image-pull-failed": "containers wait in ImagePullBackOff",
@@ -138,18 +139,20 @@ _RUNNING = """\
     running:
       startedAt: {{ $now | Quote }}"""
 
-_FAILED = """\
-  state:
-    waiting:
-      reason: CrashLoopBackOff
-      message: back-off restarting failed container
-  lastState:
+_TERMINATED = """\
     terminated:
       exitCode: {{ index $say "exit-code" }}
       reason: Error
       message: {{ index $say "message" | Quote }}
       startedAt: {{ $now | Quote }}
       finishedAt: {{ $now | Quote }}"""
+_FAILED = f"""\
+  state:
+    waiting:
+      reason: CrashLoopBackOff
+      message: back-off restarting failed container
+  lastState:
+{_TERMINATED}"""
 
 
 def _waiting(reason: str) -> str:
@@ -232,6 +235,14 @@ _NO_IMAGE = (
     + _conditions(initialized=False, ready=False)
     + _inits(_waiting("ImagePullBackOff"), ready=False)
     + _containers(_waiting("ImagePullBackOff"), ready=False, started=False)
+)
+_ENDED_BADLY = (
+    _HEAD
+    + _SAY
+    + "phase: Failed\n"
+    + _conditions(initialized=True, ready=False)
+    + _inits(_VERIFIED, ready=True)
+    + _containers(f"  state:\n{_TERMINATED}", ready=False, started=False)
 )
 _COMPLETED = (
     _HEAD
@@ -388,8 +399,14 @@ def make_stages() -> list[dict[str, Any]]:
         ),
         _stage(
             "pod-completed",
-            [_NEW, _is(".spec.restartPolicy", "Never", "OnFailure")],
+            [_NEW, _is(".spec.restartPolicy", "Never", "OnFailure"), _is(_BEHAVIOUR, "ready")],
             _to(_COMPLETED),
+            delay="load-time",
+        ),
+        _stage(
+            "pod-ended-badly",
+            [_NEW, _is(".spec.restartPolicy", "Never"), _is(_BEHAVIOUR, "crash-loop")],
+            _to(_ENDED_BADLY),
             delay="load-time",
         ),
         _stage(

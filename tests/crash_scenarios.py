@@ -9,7 +9,7 @@ from typing import Any
 
 from sluice.requests import Verb
 from tests.builders import ServiceBuilder
-from tests.space import Space
+from tests.space import Space, make_env
 
 Status = dict[str, Any]
 When = Callable[[Status], bool]
@@ -89,6 +89,8 @@ def checked(service: ServiceBuilder) -> ServiceBuilder:
     return service.canary(90, 100).analysis(CHECK, interval="1s", minSamples=1)
 
 
+JOB = {"args": ["check"], "env": make_env(LOAD_TIME="500ms")}
+BAD_JOB = {"args": ["check"], "env": make_env(BEHAVIOUR="crash-loop", MESSAGE="said no")}
 HELD = canary({"weight": 25, "hold": LONG}, {"weight": 50, "hold": "1s"}, 100)
 UP = (at_once, move("1.1.0"))
 SHIFTED = is_in("Analysing", "1.1.0", step=1)
@@ -115,6 +117,14 @@ SCENARIOS = (
         "never-ready",
         canary(50, 100, deadline="5s"),
         ((at_once, move("1.1.0", BEHAVIOUR="never-ready")),),
+        "1.0.0",
+        "Rejected",
+    ),
+    Scenario("job", canary(50, 100, prePromotion={"job": JOB}), (UP,), "1.1.0"),
+    Scenario(
+        "job-fails",
+        canary(50, 100, prePromotion={"job": BAD_JOB}),
+        (UP,),
         "1.0.0",
         "Rejected",
     ),

@@ -29,6 +29,9 @@ COUNTS = {
     "replicas",
     "readyReplicas",
 }  # of a track in status: told a minute late where nothing else is new
+# A Job has the time of its rollout in its name, and its own uid in its selector.
+CHECKER = re.compile(r"-check-[a-z0-9]{10}")
+UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 NUMBER = re.compile(r"\b\d+(\.\d+)?(%| ?m?s\b)|n=\d+")
 
@@ -44,13 +47,14 @@ def normalise(space: Space, name: str) -> dict[str, Any]:
             }
             for child in space.children(kind, name)
         ]
-        for kind in (*CHILD_KINDS, "HTTPRoute")
+        for kind in (*CHILD_KINDS, "HTTPRoute", "Job")
     }
     text = json.dumps({"children": children, "status": strip(space.status(name))})
     # The service's name is part of its revisions' hashes.
     for revision, label in name_revisions(space, name).items():
         text = text.replace(revision, label)
-    text = STAMP.sub("TIME", text.replace(name, "NAME"))
+    text = CHECKER.sub("-check-HASH", STAMP.sub("TIME", text.replace(name, "NAME")))
+    text = UID.sub("UID", text)
     found: dict[str, Any] = json.loads(text)
     for items in found["children"].values():
         items.sort(key=lambda item: item["name"])

@@ -24,6 +24,7 @@ PLACES = {
     "Service": "/api/v1/{}services",
     "ResourceQuota": "/api/v1/{}resourcequotas",
     "Deployment": "/apis/apps/v1/{}deployments",
+    "Job": "/apis/batch/v1/{}jobs",
     "ControllerRevision": "/apis/apps/v1/{}controllerrevisions",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/{}horizontalpodautoscalers",
     "PodDisruptionBudget": "/apis/policy/v1/{}poddisruptionbudgets",

@@ -24,7 +24,7 @@ from sluice.observe import observe, view_route
 from sluice.plan import Plan, ProbeDemand, SampleDemand, plan
 from sluice.requests import Verb, format_request
 from sluice.rollout.cursor import Cursor, load_cursor
-from sluice.world import DEPLOYMENT, HTTP_ROUTE, SERVICE, Evidence, Policy, World
+from sluice.world import DEPLOYMENT, HTTP_ROUTE, JOB, SERVICE, Evidence, Policy, World
 from tests import invariants
 from tests.builders import gateway
 from tests.invariants import Facts, Path
@@ -50,6 +50,8 @@ class Simulation:
         self.short: dict[str, int] = {}  # of a version: how many of its pods may be ready at most
         self.restarts: dict[str, int] = {}  # of a version: restarts of each of its pods
         self.verdicts: dict[str, Verdict | None] = {}
+        # Of a version: how its pre-promotion Job ends: passes (default), fails, runs.
+        self.checks: dict[str, str] = {}
         self.refusal = ""  # the reason that the gateway gives for not taking the route
         self.gateway_lag = 0  # rounds of the controllers until the gateway takes a route
         self.reaches = True  # whether what the gateway was told also comes about: a probe's answer
@@ -174,6 +176,8 @@ class Simulation:
             found = self.caches["Pod"].get("vision", name)
             if found is None or found["status"] != pod["status"]:
                 self.put("Pod", pod)
+        for job in list(self.caches[JOB].all()):
+            self._run_job(job)
         front = self.caches[SERVICE].get("vision", "pizza")
         if front is not None:
             made = self._make_slice(front)
@@ -182,6 +186,20 @@ class Simulation:
                 self.put("EndpointSlice", made)
         self._settle_gateway()
         return self._measure() or self._version != before
+
+    def _run_job(self, job: dict[str, Any]) -> None:
+        """It ends as its version's `checks` say, once there is anybody that it can ask."""
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        env = {item["name"]: item["value"] for item in container["env"]}
+        view = self.world().revisions.get(env["SLUICE_REVISION"])
+        assert view is not None, "a Job without its candidate"
+        assert view.ready_replicas or job.get("status"), "a Job that has nobody to ask"
+        end = {"passes": "Complete", "fails": "Failed"}.get(
+            self.checks.get(env["MODEL_VERSION"], "passes")
+        )
+        if end and not job.get("status"):
+            condition = {"type": end, "status": "True", "message": "Job has reached its limit"}
+            self.put(JOB, {**job, "status": {"conditions": [condition]}})
 
     def _settle_gateway(self) -> None:
         """The gateway's controller takes the route, or says why it does not."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sluice import labels, names
+from sluice.prepromotion import find_job, is_due, is_kept, job_name
 from sluice.quantity import is_same_quantity
+from sluice.resources.checker import Checked, make_checker
 from sluice.resources.comparer import make_comparer, make_comparer_service
 from sluice.resources.deployment import make_deployment
 from sluice.resources.hpa import make_hpa
@@ -28,6 +30,7 @@ from sluice.world import (
     DEPLOYMENT,
     HPA,
     HTTP_ROUTE,
+    JOB,
     PDB,
     SERVICE,
     Policy,
@@ -81,6 +84,12 @@ def plan_actions(
     yield from _plan_route(world, cursor, revisions, course)
     for view in kept:
         yield from _plan_revision(world, cursor, view, sight.needs(course.at(cursor.step)))
+    if course.job is not None and is_due(world, cursor, course, sight):
+        view = revisions[cursor.revision]
+        checked = Checked(view.hash, view.model, view.version, view.template)
+        name = job_name(world, cursor)
+        yield Apply(JOB, make_checker(world.owner, name, cursor.stable, checked, course.job))
+    yield from _plan_job_removal(world, cursor)
     yield from _plan_comparer_removal(world, compared.hash if compared else "")
     yield from _plan_removals(world, cursor, {view.hash for view in kept}, policy)
 
@@ -333,6 +342,14 @@ def _plan_removals(
             view.children[CONTROLLER_REVISION],
             f"more than {policy.revision_history} revisions are kept",
         )
+
+
+def _plan_job_removal(world: World, cursor: Cursor) -> Iterator[Delete]:
+    """Jobs of other rollouts go, and this one's when it is over; a rejected one keeps its logs."""
+    kept = find_job(world, cursor) if is_kept(cursor) else None
+    for job in world.jobs.values():
+        if job is not kept and "deletionTimestamp" not in job.manifest["metadata"]:
+            yield Delete(JOB, job.manifest, "the rollout that it checked is over")
 
 
 def _plan_comparer_removal(world: World, kept: str) -> Iterator[Action]:

@@ -16,7 +16,7 @@ from sluice.observe import describe_foreign, is_owned
 from sluice.resources.metadata import Owner
 from sluice.runtime.api import Api
 from sluice.runtime.kinds import Obj
-from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, SERVICE, Trouble
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, JOB, SERVICE, Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +99,10 @@ class Applier:
             # What we believe absent is made without force: over somebody's object that is a conflict.
             answer = await self._api.apply(kind, body, force=action.observed is not None)
             # A record is never replaced: its data are immutable byte by byte, in the order in which
-            # an apply once stored them, and nothing else in it is worth it.
-            if action.kind != CONTROLLER_REVISION and not is_satisfied(action.manifest, answer):
+            # an apply once stored them, and nothing else in it is worth it.  Nor is a Job: it runs as made.
+            if action.kind not in {CONTROLLER_REVISION, JOB} and not is_satisfied(
+                action.manifest, answer
+            ):
                 answer = await self._api.replace(kind, _make_replacement(action.manifest, answer))
         except Conflict:
             if action.observed is not None:

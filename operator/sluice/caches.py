@@ -10,7 +10,7 @@ from sluice import labels, names
 from sluice.pods import project_pod
 from sluice.runtime.cache import Cache
 from sluice.runtime.kinds import Kind, Obj
-from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HPA, HTTP_ROUTE, PDB, SERVICE
+from sluice.world import CONTROLLER_REVISION, DEPLOYMENT, HPA, HTTP_ROUTE, JOB, PDB, SERVICE
 
 BY_SERVICE = "service"  # children and pods, by "namespace/service"
 BY_VERSION = "version"  # pods and services, by "namespace/ModelVersion name"
@@ -72,6 +72,7 @@ KINDS: dict[str, Kind] = {
         Kind("apps", "v1", "deployments", DEPLOYMENT, selector=labels.SELECTOR),
         Kind("autoscaling", "v2", "horizontalpodautoscalers", HPA, selector=labels.SELECTOR),
         Kind("policy", "v1", "poddisruptionbudgets", PDB, selector=labels.SELECTOR),
+        Kind("batch", "v1", "jobs", JOB, selector=labels.SELECTOR),
         Kind("gateway.networking.k8s.io", "v1", "httproutes", HTTP_ROUTE, selector=labels.SELECTOR),
         Kind("gateway.networking.k8s.io", "v1", "gateways", GATEWAY, project=project_gateway),
         Kind("", "v1", "pods", "Pod", selector=labels.SELECTOR, project=project_pod),
@@ -86,7 +87,7 @@ KINDS: dict[str, Kind] = {
     )
 }
 
-CHILDREN = (CONTROLLER_REVISION, SERVICE, DEPLOYMENT, HPA, PDB, HTTP_ROUTE)
+CHILDREN = (CONTROLLER_REVISION, SERVICE, DEPLOYMENT, HPA, PDB, JOB, HTTP_ROUTE)
 
 # A cluster may do without them: then no service has a gateway in front.
 OPTIONAL = frozenset({HTTP_ROUTE, GATEWAY})

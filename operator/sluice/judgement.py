@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sluice.actions import front_revision, replica_bounds
 from sluice.api import conditions as api
 from sluice.plan import Plan, window_of
+from sluice.prepromotion import find_wait
 from sluice.rollout import machine
 from sluice.rollout.course import Course
 from sluice.rollout.cursor import Cursor, Goal, State
@@ -213,8 +214,9 @@ def _judge_progressing(
     if ready >= plan.wanted:
         is_proven = cursor.weight > 0 or cursor.revision in world.evidence.proven
         reach = _say_reach(world, stable, is_proven=is_proven)
+        wait = find_wait(world, cursor, plan.course)[0] if plan.course else ""
         obstacle = find_obstacle(world, cursor, plan.course) if plan.course and is_proven else ""
-        message = f"{message}, {obstacle or reach}"
+        message = f"{message}, {wait or obstacle or reach}"
     return _moving(f"{_say_passed(world, cursor)}{message}")
 
 

@@ -14,11 +14,15 @@ MODEL = "sluice.dev/model"
 VERSION = "sluice.dev/version"
 FRONT = "sluice.dev/front"
 COMPARES = "sluice.dev/compares"
+CHECKS = "sluice.dev/checks"
+# Set by Kubernetes on the pods of a Job.
+JOB_NAME = "batch.kubernetes.io/job-name"
 
 MANAGER = "sluice"
 INFERENCE = "sluice-inference"
 PRIMARY = "primary"
 COMPARER = "compare"
+CHECKER = "check"
 
 # Children are watched through this selector, so the operator never holds other people's objects.
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
@@ -72,6 +76,11 @@ def comparer_selector(service: str, revision: str) -> dict[str, str]:
     return {SERVICE: service, COMPARES: revision}
 
 
+def checker_labels(service: str, revision: str) -> dict[str, str]:
+    """What the Job that checks a candidate carries: never `REVISION`, as above."""
+    return service_labels(service) | {ROLE: CHECKER, CHECKS: revision}
+
+
 def revision_of(obj: Mapping[str, object]) -> str:
     """The revision an object belongs to, or an empty string."""
     return _read(obj, REVISION)
@@ -80,6 +89,16 @@ def revision_of(obj: Mapping[str, object]) -> str:
 def compared_by(obj: Mapping[str, object]) -> str:
     """The candidate that a comparer's object compares, or an empty string for any other object."""
     return _read(obj, COMPARES)
+
+
+def checked_by(obj: Mapping[str, object]) -> str:
+    """The candidate that a Job, or a pod of it, checks; an empty string for any other object."""
+    return _read(obj, CHECKS)
+
+
+def job_of(pod: Mapping[str, object]) -> str:
+    """The Job that a pod belongs to, or an empty string."""
+    return _read(pod, JOB_NAME)
 
 
 def _read(obj: Mapping[str, object], key: str) -> str:

@@ -58,6 +58,12 @@ def comparer_name(service: str, revision: str) -> str:
     return service[: LABEL_LENGTH - len(ending)].rstrip("-") + ending
 
 
+def checker_name(service: str, revision: str, begun: str) -> str:
+    """The Job that checks a candidate, one for each time that its rollout is `begun`."""
+    ending = f"-check-{short_hash([service, revision, begun])}"
+    return service[: LABEL_LENGTH - len(ending)].rstrip("-") + ending
+
+
 def front_name(service: str) -> str:
     """The Service that clients use."""
     return service

@@ -31,10 +31,12 @@ from sluice.world import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     HTTP_ROUTE,
+    JOB,
     SERVICE,
     ComparerView,
     Evidence,
     GatewayView,
+    JobView,
     PodView,
     RevisionView,
     RouteView,
@@ -53,6 +55,7 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
     service, invalid = _parse_service(obj)
     children: dict[str, dict[str, Manifest]] = {}
     comparers: dict[str, dict[str, Manifest]] = {}
+    jobs: dict[str, Manifest] = {}
     front: Manifest | None = None
     route: Manifest | None = None
     foreign: Trouble | None = None
@@ -64,14 +67,20 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
                 front = child
             elif kind == HTTP_ROUTE:
                 route = child
+            elif kind == JOB:
+                jobs[child["metadata"]["name"]] = child
             elif revision := labels.revision_of(child):
                 children.setdefault(revision, {})[kind] = child
             elif revision := labels.compared_by(child):
                 comparers.setdefault(revision, {})[kind] = child
     pods: dict[str, list[PodView]] = {}
     comparing: dict[str, list[PodView]] = {}
+    checking: dict[str, list[PodView]] = {}
     by_name: dict[str, str] = {}
     for pod in caches["Pod"].by(BY_SERVICE, key):
+        if labels.checked_by(pod):
+            checking.setdefault(labels.job_of(pod), []).append(view_pod(pod))
+            continue
         if pod["status"]["phase"] in {"Failed", "Succeeded"}:
             continue  # evicted or ended: its Deployment has made another, and what it said is old
         if revision := labels.compared_by(pod):
@@ -102,6 +111,10 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
         comparers={
             revision: ComparerView(found, tuple(comparing.get(revision, ())))
             for revision, found in comparers.items()
+        },
+        jobs={
+            name: JobView(labels.checked_by(job), job, tuple(checking.get(name, ())))
+            for name, job in jobs.items()
         },
         front=front,
         reachable=reachable,

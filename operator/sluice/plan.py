@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sluice import labels, names
 from sluice.actions import Action, front_revision, plan_actions, plan_record, replica_bounds
 from sluice.api.rolloutstatus import Verdict
+from sluice.prepromotion import find_wait
 from sluice.requests import PREVIOUS, RequestError
 from sluice.resources.pod import make_pod_template
 from sluice.resources.revision import make_inputs, runtime_inputs
@@ -309,6 +310,7 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
     revision = cursor.revision if cursor else ""
     course = find_course(world, cursor, target)
     verdict, finding = _read_evidence(world, cursor, course)
+    unchecked, check_failed = find_wait(world, cursor, course)
     lag = timedelta(seconds=policy.drain_lag_seconds)
     if spec.traffic is not None:
         lag += spec.traffic.timeout_after
@@ -324,6 +326,8 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         weighs=spec.traffic is not None,
         proven=spec.traffic is None or revision in world.evidence.proven,
         unmirrored=find_obstacle(world, cursor, course),
+        unchecked=unchecked,
+        check_failed=check_failed,
         verdict=verdict,
         finding=finding,
         mixable=(before.space if before else "") == (candidate.space if candidate else ""),

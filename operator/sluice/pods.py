@@ -19,6 +19,8 @@ _LABELS = (
     labels.SERVICE,
     labels.REVISION,
     labels.COMPARES,
+    labels.CHECKS,
+    labels.JOB_NAME,
     labels.MODEL,
     labels.VERSION,
 )

@@ -23,6 +23,7 @@ DEPLOYMENT = "Deployment"
 HPA = "HorizontalPodAutoscaler"
 PDB = "PodDisruptionBudget"
 HTTP_ROUTE = "HTTPRoute"
+JOB = "Job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,41 @@ class ComparerView:
         return next((words for words in [*found, failure.message if failure else ""] if words), "")
 
 
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A Job that checks a candidate, as it runs."""
+
+    revision: str  # the candidate
+    manifest: Manifest
+    pods: tuple[PodView, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it succeeded."""
+        return bool(self._find("Complete"))
+
+    @property
+    def failure(self) -> str:
+        """Why it failed, in the words of its last pod or of Kubernetes; empty while it may succeed."""
+        found = self._find("Failed")
+        if not found:
+            return ""
+        return self.trouble or str(found.get("message") or found.get("reason") or "it failed")
+
+    @property
+    def trouble(self) -> str:
+        """What became of its pods, or keeps them from running."""
+        found = [pod.trouble.message if pod.trouble else pod.unschedulable for pod in self.pods]
+        return next((words for words in found if words), "")
+
+    def _find(self, type_: str) -> Mapping[str, Any]:
+        for condition in (self.manifest.get("status") or {}).get("conditions") or ():
+            if condition["type"] == type_ and condition["status"] == "True":
+                found: Mapping[str, Any] = condition
+                return found
+        return {}
+
+
 def _find_failure(children: Mapping[str, Manifest]) -> Trouble | None:
     deployment = children.get(DEPLOYMENT) or {}
     for condition in deployment.get("status", {}).get("conditions", []):
@@ -167,6 +203,7 @@ class World:
     version: ModelVersion | None = None
     revisions: Mapping[str, RevisionView] = field(default_factory=dict)
     comparers: Mapping[str, ComparerView] = field(default_factory=dict)  # by candidate
+    jobs: Mapping[str, JobView] = field(default_factory=dict)  # by their names
     front: Manifest | None = None
     # Ready endpoints of the front Service, by revision: what clients can really reach.
     reachable: Mapping[str, int] = field(default_factory=dict)

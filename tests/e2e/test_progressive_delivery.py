@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.attribution import count_failures
+from benchmarks.cast import Fake
 from benchmarks.theatre import ERRORS, KIND, Story, Theatre, make_canary
 from benchmarks.traffic import Traffic, run_traffic
 from examples.fake import deploy
@@ -141,10 +142,11 @@ def test_contract(check: Callable[[Site], object], site: Site) -> None:
 @pytest.fixture
 def theatre(stage: Stage, plane: Plane, namespace: str) -> Iterator[Theatre]:
     """A service of the test's own, led by the operator in the cluster."""
-    digest = deploy.publish(stage.cluster)
-    story = Story(f"fake-{namespace.rpartition('-')[2]}")  # two tests' hosts must differ
+    cast = Fake(service=f"fake-{namespace.rpartition('-')[2]}")  # two tests' hosts must differ
+    cast.publish(stage.cluster)
+    story = Story(cast.service)
     with plane.following(KIND, namespace, story.tell):
-        yield Theatre(stage.cluster, plane, namespace, stage.image, digest, story)
+        yield Theatre(stage.cluster, plane, namespace, stage.image, cast, story)
 
 
 @pytest.fixture
@@ -153,8 +155,9 @@ def traffic(theatre: Theatre, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     image = deploy.write_image(tmp_path / "small.png")
 
     def begin() -> Any:
-        host = f"{theatre.story.name}.example.com"
-        return run_traffic(theatre.cluster, host, image, RATE, tmp_path / "answers.tsv")
+        return run_traffic(
+            theatre.cluster, theatre.cast.host, image, RATE, tmp_path / "answers.tsv"
+        )
 
     return begin
 
@@ -269,6 +272,40 @@ def test_a_prometheus_judges_a_canary(
         assert end.rollout["reason"] == "AnalysisFailed"
         assert "ErrorRate" in end.status["message"]
         expect_no_failure_of_ours(running, bad)
+
+
+def test_a_job_of_the_users_has_the_first_word(
+    theatre: Theatre, traffic: Callable[[], Any], plane: Plane
+) -> None:
+    script = """\
+import json, os, urllib.request
+for url in (os.environ["SLUICE_CANDIDATE_URL"], os.environ["SLUICE_STABLE_URL"]):
+    status = json.load(urllib.request.urlopen(url + "/status"))
+    print(status["version"], status["revision"])
+version = os.environ["MODEL_VERSION"]
+raise SystemExit(f"{version} is not for us" if version == os.environ["UNWANTED"] else 0)
+"""
+    job = {
+        "command": ["python", "-c", script],
+        "env": [{"name": "UNWANTED", "value": "1.1.0"}],
+        "timeout": "1m",
+    }
+    rollout = make_canary((50, 1), (100, 0), prePromotion={"job": job})
+    rollout["analysis"]["minSamples"] = 100
+    first = serve_first(theatre, **rollout)
+    assert plane.list("Job", theatre.namespace) == []
+    with traffic() as running:
+        running.wait(first, 50)
+        unwanted = theatre.ship("1.1.0", **rollout)
+        end = theatre.wait_state("Rejected", unwanted)
+        assert end.rollout["reason"] == "PrePromotionFailed"
+        assert end.status["message"].count("1.1.0 is not for us") == 1, end.status["message"]
+        good = theatre.ship("1.2.0", **rollout)
+        assert theatre.wait_state("Complete", good).stable["version"] == "1.2.0"
+        expect_no_failure_of_ours(running)
+        assert running.count(unwanted) == 0
+    wait_for(lambda: plane.list("Job", theatre.namespace) == [], what="no Job is left")
+    assert list_history(theatre)[0] == ("1.2.0", "Serving")
 
 
 def test_blue_green_waits_for_approval_and_goes_back_at_once(

@@ -12,6 +12,7 @@ from pydantic import Field
 from sluice.api.analysis import Analysis, AnalysisSource, PrometheusSource, SourceType
 from sluice.api.base import LIST_ATOMIC, Model, Rule
 from sluice.api.check import Check, CheckMetric, CheckType
+from sluice.api.prepromotion import PrePromotion, PrePromotionJob
 from sluice.api.scalars import Duration, between, parse_duration, shorter
 from sluice.api.steps import (
     Approval,
@@ -36,6 +37,8 @@ __all__ = [
     "HeaderMatch",
     "Match",
     "OnFailure",
+    "PrePromotion",
+    "PrePromotionJob",
     "PrometheusSource",
     "Rollout",
     "RolloutStrategy",
@@ -115,6 +118,12 @@ class Rollout(Model):
             message_expression="'must be shorter than rollout.deadline (' + self.deadline + ')'",
             field_path=".shadow.hold",
         ),
+        Rule(
+            f"!has(self.prePromotion) || {shorter('self.prePromotion.job.timeout', 'self.deadline')}",
+            "must be shorter than rollout.deadline",
+            message_expression="'must be shorter than rollout.deadline (' + self.deadline + ')'",
+            field_path=".prePromotion.job.timeout",
+        ),
     )
 
     strategy: RolloutStrategy = Field(
@@ -146,6 +155,13 @@ class Rollout(Model):
             "that fit one of 1 to 8 entries. Strategy Canary only. Absent: none."
         ),
         json_schema_extra=LIST_ATOMIC,
+    )
+    pre_promotion: PrePromotion | None = Field(
+        None,
+        description=(
+            "What the candidate must pass on its own pods before any client meets it. A first "
+            "deployment, a rollback and promote-full go without. Absent: ready pods are enough."
+        ),
     )
     analysis: Analysis | None = Field(
         None,

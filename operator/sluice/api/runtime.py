@@ -8,11 +8,17 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
-from sluice.api.base import LIST_ATOMIC, Form, Model, Rule, list_map
+from sluice.api.base import LIST_ATOMIC, Model, Rule, list_map
 from sluice.api.environment import EnvVar
 from sluice.api.modelversion import SecretRef
 from sluice.api.placement import Affinity, SpreadConstraint, Toleration
-from sluice.api.scalars import QUALIFIED_KEYS, LabelValue, ObjectName, ResourceQuantity
+from sluice.api.scalars import (
+    QUALIFIED_KEYS,
+    ImageReference,
+    LabelValue,
+    ObjectName,
+    ResourceQuantity,
+)
 from sluice.api.volumes import Volume, VolumeMount
 
 RESOURCE_KEYS: Final = Rule(
@@ -96,14 +102,7 @@ class Runtime(Model):
         ),
     )
 
-    image: Annotated[
-        str,
-        Field(max_length=512),
-        Form(
-            r"[^\s@:/][^\s]*",
-            "must be an image reference such as registry.example.com/sluice/inference:1.0.0",
-        ),
-    ] = Field(
+    image: ImageReference = Field(
         description=(
             "Image of the inference server, for the fetch and the server container. A digest "
             "(name@sha256:…) makes sure that every node runs the same."

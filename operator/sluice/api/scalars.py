@@ -151,6 +151,16 @@ def shorter(field: str, limit: str) -> str:
     )
 
 
+ImageReference = Annotated[
+    str,
+    Field(max_length=512),
+    Form(
+        r"[^\s@:/][^\s]*",
+        "must be an image reference such as registry.example.com/sluice/inference:1.0.0",
+    ),
+]
+"""What a kubelet pulls: a name with a tag or a digest."""
+
 _FRACTION: Final = r"(\.[0-9]{1,6})?"
 _BELOW_ONE: Final = r"0\.[0-9]{0,5}[1-9][0-9]{0,5}"
 

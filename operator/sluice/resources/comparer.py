@@ -1,50 +1,20 @@
-"""The comparer of a shadow step: it gets what the gateway mirrors, and asks stable and candidate.
-
-It runs the candidate's image where the candidate's pods may run, under the same restrictions.  It gets
-nothing else of theirs: no environment, volumes, secrets of the model, or device.
-"""
+"""The comparer of a shadow step: it gets what the gateway mirrors, and asks stable and candidate."""
 
 from sluice import labels, names
+from sluice.resources.companion import find_server, make_companion
 from sluice.resources.metadata import Manifest, Owner, make_manifest
 from sluice.resources.pod import SERVER_PORT, make_probe
 from sluice.resources.service import make_ports
 
 # It goes on taking mirrored requests for some seconds and finishes them (docs/contract.md).
 TERMINATION_GRACE_SECONDS = 35
-_PLACEMENT = (
-    "nodeSelector",
-    "affinity",
-    "tolerations",
-    "runtimeClassName",
-    "priorityClassName",
-    "serviceAccountName",
-    "imagePullSecrets",
-)
 
 
 def make_comparer(owner: Owner, stable: str, candidate: str, template: Manifest) -> Manifest:
     """The Deployment of one pod; `template` is the candidate's pod template."""
     own = labels.comparer_labels(owner.name, candidate)
-    found = template.get("metadata") or {}
-    metadata: Manifest = {
-        "labels": {
-            # A user's own labels, and none that selects or counts pods of a revision.
-            key: value
-            for key, value in (found.get("labels") or {}).items()
-            if not key.startswith(f"{names.GROUP}/")
-        }
-        | own
-    }
-    if annotations := found.get("annotations"):
-        metadata["annotations"] = annotations
-    spec: Manifest = {
-        "containers": [_make_container(owner, stable, candidate, template)],
-        "securityContext": template["spec"]["securityContext"],
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
-    }
-    spec |= {key: template["spec"][key] for key in _PLACEMENT if key in template["spec"]}
+    pod = make_companion(template, own, _make_container(owner, stable, candidate, template))
+    pod["spec"]["terminationGracePeriodSeconds"] = TERMINATION_GRACE_SECONDS
     return make_manifest(
         "apps/v1",
         "Deployment",
@@ -55,7 +25,7 @@ def make_comparer(owner: Owner, stable: str, candidate: str, template: Manifest)
             "spec": {
                 "replicas": 1,
                 "selector": {"matchLabels": labels.comparer_selector(owner.name, candidate)},
-                "template": {"metadata": metadata, "spec": spec},
+                "template": pod,
                 "revisionHistoryLimit": 1,
             }
         },
@@ -81,7 +51,7 @@ def make_comparer_service(owner: Owner, candidate: str) -> Manifest:
 
 
 def _make_container(owner: Owner, stable: str, candidate: str, template: Manifest) -> Manifest:
-    server = next(item for item in template["spec"]["containers"] if item["name"] == "server")
+    server = find_server(template)
     environment = {
         # In one namespace with it, so that the short name is found at the first try.
         "COMPARE_STABLE_URL": f"http://{names.child_name(owner.name, stable)}",

@@ -49,6 +49,7 @@ class Course:
     quarantine: bool = False
     analysis: Mapping[str, Any] | None = None  # spec.rollout.analysis, as written
     match: tuple[Mapping[str, Any], ...] = field(default=())  # spec.rollout.match, as written
+    job: Mapping[str, Any] | None = None  # spec.rollout.prePromotion.job, as written
 
     @property
     def is_checked(self) -> bool:
@@ -90,6 +91,7 @@ def make_course(spec: InferenceServiceSpec) -> Course:
         quarantine=rollout.quarantine,
         analysis=rollout.analysis.to_dict() if rollout.analysis else None,
         match=tuple(match.to_dict() for match in rollout.match or ()),
+        job=rollout.pre_promotion.job.to_dict() if rollout.pre_promotion else None,
     )
 
 
@@ -135,8 +137,11 @@ def without_gateway(course: Course) -> Course:
 
 
 def dump_course(course: Course) -> str:
-    """As one line of JSON, the same for the same course."""
-    return canonical_json(asdict(course))
+    """As one line of JSON, the same for the same course, and as it was before there were Jobs."""
+    stored = asdict(course)
+    if course.job is None:
+        del stored["job"]
+    return canonical_json(stored)
 
 
 def load_course(text: str) -> Course:

@@ -29,6 +29,7 @@ NO_WAY_BACK = "RollbackFailed"
 DEADLINE = "ProgressDeadlineExceeded"
 READINESS = "ReadinessLost"
 RESTARTED = "CandidateRestarted"
+CHECK = "PrePromotionFailed"
 
 # Progress is written down so often at most, or four times per deadline: a hundred pods becoming ready
 # shall not be a hundred status writes.
@@ -132,6 +133,8 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if _is_unwanted(cursor, sight):
         return _leave(cursor, sight, now)
     track, step = sight.candidate, sight.course.at(cursor.step)
+    if sight.check_failed:
+        return _go_back(cursor, CHECK, sight.check_failed)
     if not cursor.stable:
         # Who is told Ready asks at once: the endpoints must have followed.
         if track.ready >= track.wanted and track.reached >= track.wanted and sight.proven:
@@ -139,6 +142,7 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     elif (
         track.ready >= sight.needs(step)
         and (sight.proven or cursor.weight)
+        and not sight.unchecked
         and not sight.unmirrored
     ):
         # It may have been decided (and taken back to here by promote-full) without being so yet.
@@ -446,6 +450,8 @@ def _say_deadline(cursor: Cursor, sight: Sight) -> str:
     seconds = int(_deadline(cursor, sight).total_seconds())
     if track.ready >= needed and not sight.proven:
         return f"the gateway did not reach it for {seconds}s (rollout.deadline)"
+    if track.ready >= needed and sight.unchecked:
+        return f"{sight.unchecked}, and nothing came of it for {seconds}s (rollout.deadline)"
     if track.ready >= needed and sight.unmirrored:
         return f"nothing was compared for {seconds}s (rollout.deadline): {sight.unmirrored}"
     message = f"{track.ready}/{needed} pods ready and no progress for {seconds}s (rollout.deadline)"

@@ -48,6 +48,8 @@ class Sight:
     weighs: bool = True  # whether clients can be given to two revisions by share
     proven: bool = True  # answers of the candidate came through the gateway
     unmirrored: str = ""  # why a shadow step's requests are not compared yet
+    unchecked: str = ""  # why the pre-promotion Job does not let it have clients yet
+    check_failed: str = ""  # why that Job never will
     verdict: Verdict = Verdict.PASS
     finding: str = ""  # the verdict's number and threshold
     mixable: bool = True  # whether stable and candidate embed into the same space

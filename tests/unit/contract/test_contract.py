@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import itertools
 import re
-import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,19 +29,12 @@ from sluice_inference.artifact.credentials import read_access
 from sluice_inference.artifact.errors import PERMANENT, REASONS
 from sluice_inference.compare.counts import Counts
 from sluice_inference.compare.settings import read_compare_settings
-from sluice_inference.engine.engine import Engine
 from sluice_inference.errors import SettingsError
-from sluice_inference.http.app import make_app
 from sluice_inference.http.catalogue import Entry, Purpose
-from sluice_inference.http.context import Context
-from sluice_inference.imaging.pool import DecodePool
-from sluice_inference.lifecycle import Lifecycle, State
-from sluice_inference.metrics import Metrics
-from sluice_inference.models.registry import make_backend
-from sluice_inference.predictor import Predictor
 from sluice_inference.report import EXIT_OK, EXIT_PERMANENT, EXIT_TRY_AGAIN, make_report
 from sluice_inference.settings import read_settings
 from tests.builders import inference_service, model_version
+from tests.serving import Recorder, serve
 
 ROOT = Path(__file__).parents[3]
 CONTRACT = (ROOT / "docs" / "contract.md").read_text()
@@ -67,18 +58,6 @@ def rows(title: str, number: int = 0) -> list[list[str]]:
 
 def names(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
-
-
-class Recorder(dict[str, str]):
-    """An environment that remembers what it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return default
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +117,7 @@ def test_what_the_operator_sets_is_what_the_server_understands(spec: dict[str, A
     assert settings.model.title == f"{given['MODEL_NAME']}/{given['MODEL_VERSION']}"
     assert ",".join(settings.model.tasks) == given["MODEL_TASKS"]
     assert (settings.model.embedding_space, settings.model.embedding_dimension) == ("pizza-1", 64)
-    assert settings.port == containers(spec)["server"]["ports"][0]["containerPort"]
+    assert settings.process.port == containers(spec)["server"]["ports"][0]["containerPort"]
 
 
 def test_fixed_values_are_the_listed_ones(spec: dict[str, Any]) -> None:
@@ -177,7 +156,7 @@ def test_the_command_lines_are_the_listed_ones_and_are_understood(spec: dict[str
 
 def test_the_labels_are_the_listed_ones() -> None:
     written = labels.revision_labels("s", "r", "m", "v") | {labels.FRONT: "true"}
-    written |= labels.comparer_labels("s", "r")
+    written |= labels.comparer_labels("s", "r") | labels.checker_labels("s", "r")
     table = rows("## Labels and annotations (written by the operator)")
     keys = {key for cell, *_ in table for key in names(cell)}
     assert keys == set(written)
@@ -252,39 +231,11 @@ def test_the_exit_codes_are_the_listed_ones() -> None:
 @asynccontextmanager
 async def start(spec: dict[str, Any], **env: str) -> AsyncIterator[httpx.AsyncClient]:
     """The server with what the operator sets, the test double as its model, ready."""
-    settings = read_settings({**environment(containers(spec)["server"]), "BACKEND": "fake", **env})
-    lifecycle, metrics, ready = Lifecycle(), Metrics(), threading.Event()
-    lifecycle.on_change(lambda state: ready.set() if state is State.READY else None)
-    engine = Engine(
-        make_backend(settings.model),
-        lifecycle,
-        metrics,
-        batch_size=1,
-        queue_items=8,
-        stall_s=30,
-        on_failed=lambda message: None,
-    )
-    pool = DecodePool(1, settings.limits, metrics)
-    app = make_app(
-        Context(
-            settings,
-            lifecycle,
-            engine,
-            Predictor(settings.model, engine, pool, metrics),
-            metrics,
-            "fake",
-        )
-    )
-    engine.start()
-    try:
-        assert await asyncio.to_thread(ready.wait, 10)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://pod") as client:
-            client.app = app  # type: ignore[attr-defined]
-            yield client
-    finally:
-        pool.close()
-        engine.close(10)
+    given = environment(containers(spec)["server"])
+    small = {"BATCH_SIZE": "1", "QUEUE_MAX_ITEMS": "8", "BACKEND": "fake"}
+    async with serve(**{**given, **small, **env}) as served, served.connect() as client:
+        client.app = served.app  # type: ignore[attr-defined]
+        yield client
 
 
 def find_inference_paths(entries: Iterable[Entry]) -> set[str]:
@@ -407,7 +358,7 @@ def test_the_comparer_is_the_described_one() -> None:
     assert settings.max_body_bytes == int(told["COMPARE_MAX_BODY_MB"]) << 20
     assert settings.max_body_bytes_in_flight == int(told["COMPARE_MAX_BODY_MB_IN_FLIGHT"]) << 20
     assert settings.min_cosine == float(told["COMPARE_MIN_COSINE"])
-    assert settings.port == read_settings({}).port
+    assert settings.process.port == read_settings({}).process.port
 
 
 def test_the_comparer_understands_what_the_operator_sets(spec: dict[str, Any]) -> None:
@@ -420,8 +371,8 @@ def test_the_comparer_understands_what_the_operator_sets(spec: dict[str, Any]) -
         "http://pizza-stable",
         "http://pizza-candidate",
     )
-    assert settings.port == container["ports"][0]["containerPort"]
-    assert settings.drain_timeout_s < pod["terminationGracePeriodSeconds"]
+    assert settings.process.port == container["ports"][0]["containerPort"]
+    assert settings.process.drain_timeout_s < pod["terminationGracePeriodSeconds"]
     listed_ones = section("## The comparer").partition("The operator runs one")[2]
     assert set(given) == {"COMPARE_STABLE_URL", "COMPARE_CANDIDATE_URL", "PORT"}
     assert "with the two URLs and `PORT`" in listed_ones

@@ -461,6 +461,19 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
     ),
     "not proven yet": (STEP, at(proven=False, ready=4), 5, STEP),
     "nothing is compared yet": (STEP, at(unmirrored="no comparer"), 5, STEP),
+    "its Job is running": (STEP, at(unchecked="Job x is running"), 5, STEP),
+    "its Job failed": (
+        STEP,
+        at(unchecked="Job x failed", check_failed="Job x: exit 1"),
+        5,
+        rejected(STEP, "PrePromotionFailed", "Job x: exit 1"),
+    ),
+    "its Job failed, and nobody has to decide": (
+        STEP,
+        at(replace(CANARY, pauses=True), check_failed="Job x: exit 1"),
+        5,
+        rejected(STEP, "PrePromotionFailed", "Job x: exit 1"),
+    ),
     "proven once is enough": (
         replace(STEP, step=1, weight=25),
         at(proven=False),
@@ -582,6 +595,26 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
             STEP,
             "ProgressDeadlineExceeded",
             "nothing was compared for 1200s (rollout.deadline): no comparer",
+        ),
+    ),
+    "its Job never ended": (
+        replace(STEP, ready=1),
+        at(unchecked="Job x is running", unmirrored="no comparer", ready=1),
+        1200,
+        rejected(
+            STEP,
+            "ProgressDeadlineExceeded",
+            "Job x is running, and nothing came of it for 1200s (rollout.deadline)",
+        ),
+    ),
+    "without pods its Job has nobody to ask": (
+        STEP,
+        at(unchecked="the pre-promotion Job has not begun", ready=0),
+        1200,
+        rejected(
+            STEP,
+            "ProgressDeadlineExceeded",
+            "0/1 pods ready and no progress for 1200s (rollout.deadline)",
         ),
     ),
     "the gateway never reached as many as it needs": (
