@@ -21,7 +21,7 @@ from sluice.caches import (
     Caches,
 )
 from sluice.errors import UserError
-from sluice.pods import view_pod
+from sluice.pods import view_checker, view_pod
 from sluice.requests import read_request
 from sluice.resources.metadata import Manifest, Owner
 from sluice.resources.route import is_default, revision_of_backend
@@ -79,7 +79,7 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
     by_name: dict[str, str] = {}
     for pod in caches["Pod"].by(BY_SERVICE, key):
         if labels.checked_by(pod):
-            checking.setdefault(labels.job_of(pod), []).append(view_pod(pod))
+            checking.setdefault(labels.job_of(pod), []).append(view_checker(pod))
             continue
         if pod["status"]["phase"] in {"Failed", "Succeeded"}:
             continue  # evicted or ended: its Deployment has made another, and what it said is old

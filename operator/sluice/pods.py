@@ -7,6 +7,7 @@ Pure.  The operator never opens an artifact; its pods' termination messages say 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sluice import labels
@@ -98,6 +99,18 @@ def view_pod(pod: Pod) -> PodView:
         address=pod["status"].get("podIP", ""),
         trouble=None if ready else find_trouble(pod),
     )
+
+
+def view_checker(pod: Pod) -> PodView:
+    """A pod of a Job: its trouble is how it ended, where it ended badly."""
+    view = view_pod(pod)
+    for container in pod["status"]["containerStatuses"]:
+        ended = container["state"].get("terminated")
+        if _has_failed(ended):
+            lines = (ended.get("message") or "").strip().splitlines()
+            words = f"exit code {ended['exitCode']}" + (f": {lines[-1]}" if lines else "")
+            return replace(view, trouble=Trouble(_word(ended.get("reason")), _cut(words)))
+    return view
 
 
 def _is_cut_off(pod: Pod) -> bool:

@@ -201,9 +201,9 @@ def test_a_crash_before_any_write_changes_nothing(check: str) -> None:
 def test_its_words_are_those_of_its_pod() -> None:
     failed = {"type": "Failed", "status": "True", "message": "BackoffLimitExceeded"}
     job = {"metadata": {"name": "x"}, "status": {"conditions": [failed]}}
-    pod = PodView("x-1", trouble=Trouble("Error", "pod x-1: check ended with exit code 3"))
+    pod = PodView("x-1", trouble=Trouble("Error", "exit code 3: said no"))
     assert JobView("r", job).failure == "BackoffLimitExceeded"
-    assert JobView("r", job, (pod,)).failure == "pod x-1: check ended with exit code 3"
+    assert JobView("r", job, (pod,)).failure == "exit code 3: said no"
     assert JobView("r", {"metadata": {"name": "x"}}, (pod,)).failure == ""
 
 
@@ -240,7 +240,7 @@ def test_a_pod_of_it_is_never_one_of_the_candidates() -> None:
     )
     world = sim.world()
     assert world.jobs[name].revision == template["metadata"]["labels"][CHECKS]
-    assert "said no" in world.jobs[name].trouble
+    assert world.jobs[name].trouble == "exit code 3: said no"
     assert len(world.revisions[world.jobs[name].revision].pods) == 2
 
 
