@@ -86,6 +86,8 @@ class Fake:
             "slower": Flaw({"FAKE_LATENCY_MS": "13"}, weight=50),
             "never-ready": Flaw({"FAKE_NEVER_READY": "true"}),
             "fails-later": Flaw({"FAKE_FAIL_AFTER_INPUTS": "100"}),
+            # Longer than the route waits, and than the server would.
+            "hangs": Flaw({"FAKE_LATENCY_MS": "20000", "REQUEST_TIMEOUT_MS": "60000"}),
         }
     )
     digest: str = ""

@@ -142,6 +142,13 @@ def roll_back_a_version_that_fails_once_it_is_ready(scene: Scene) -> None:
     scene.expect_given_up(*shipped, "RolledBack", "AnalysisFailed")
 
 
+def roll_back_a_version_that_hangs(scene: Scene) -> None:
+    """Ready, and no answer within the route's time."""
+    flaw = scene.theatre.cast.flaws["hangs"]
+    rollout = make_canary((flaw.weight, scene.hold(30)), (100, 0))
+    scene.expect_given_up(*scene.ship(flaw, **rollout), "RolledBack", "AnalysisFailed")
+
+
 def switch_and_switch_back(scene: Scene) -> None:
     """Blue/green: preview, approval, all at once; and back by request while the old one is warm."""
     theatre = scene.theatre
@@ -208,15 +215,16 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
     "slower": roll_back_a_version_that_is_slower,
     "never-ready": give_up_a_version_that_never_gets_ready,
     "fails-later": roll_back_a_version_that_fails_once_it_is_ready,
+    "hangs": roll_back_a_version_that_hangs,
     "blue-green": switch_and_switch_back,
     "abort": abort_by_hand,
     "operator-killed": promote_while_the_operator_is_killed,
     "api-server-gone": promote_across_an_outage_of_the_api_server,
 }
 # Whose candidates are made to fail.
-BAD = {"errs", "fails-later"}
+BAD = {"errs", "fails-later", "hangs"}
 # Whose candidates have a flaw, which not every model can be given.
-FLAWED = {"errs", "slower", "never-ready", "fails-later"}
+FLAWED = {"errs", "slower", "never-ready", "fails-later", "hangs"}
 
 
 @contextlib.contextmanager

@@ -46,6 +46,7 @@ class Rule:
     headers: tuple[tuple[str, str], ...]
     backends: tuple[Backend, ...]
     mirrors: tuple[Mirror, ...]
+    sets: tuple[tuple[str, str], ...]  # headers of requests
     timeout: float | None
 
     def fits(self, headers: Mapping[str, Sequence[str]]) -> bool:
@@ -66,13 +67,24 @@ def read_rules(route: Obj) -> list[Rule]:
             _read_backend(ref, f"{path}.backendRefs[{i}]", namespace)
             for i, ref in enumerate(rule.get("backendRefs", []))
         )
-        mirrors = tuple(
-            _read_mirror(one, f"{path}.filters[{i}]", namespace)
-            for i, one in enumerate(rule.get("filters", []))
-        )
+        mirrors: list[Mirror] = []
+        sets: list[tuple[str, str]] = []
+        for i, one in enumerate(rule.get("filters", [])):
+            where = f"{path}.filters[{i}]"
+            _expect(one["type"], f"{where}.type", "RequestMirror", "RequestHeaderModifier")
+            if one["type"] == "RequestMirror":
+                mirrors.append(_read_mirror(one, where, namespace))
+            else:
+                sets += _read_sets(one["requestHeaderModifier"], f"{where}.requestHeaderModifier")
         timeout = _read_timeout(rule.get("timeouts", {}), f"{path}.timeouts")
         rules += [
-            Rule(_read_match(match, f"{path}.matches[{i}]"), backends, mirrors, timeout)
+            Rule(
+                _read_match(match, f"{path}.matches[{i}]"),
+                backends,
+                tuple(mirrors),
+                tuple(sets),
+                timeout,
+            )
             for i, match in enumerate(rule.get("matches") or [{}])
         ]
     return rules
@@ -128,9 +140,7 @@ def _read_backend(ref: Obj, path: str, namespace: str) -> Backend:
     for number, one in enumerate(ref.get("filters", [])):
         where = f"{path}.filters[{number}]"
         _expect(one["type"], f"{where}.type", "ResponseHeaderModifier")
-        change = one["responseHeaderModifier"]
-        _allow(change, f"{where}.responseHeaderModifier", "set")
-        stamps += [(each["name"], each["value"]) for each in change.get("set", [])]
+        stamps += _read_sets(one["responseHeaderModifier"], f"{where}.responseHeaderModifier")
     return Backend(
         namespace=ref.get("namespace", namespace),
         name=ref["name"],
@@ -142,8 +152,12 @@ def _read_backend(ref: Obj, path: str, namespace: str) -> Backend:
     )
 
 
+def _read_sets(change: Obj, path: str) -> list[tuple[str, str]]:
+    _allow(change, path, "set")
+    return [(each["name"], each["value"]) for each in change.get("set", [])]
+
+
 def _read_mirror(one: Obj, path: str, namespace: str) -> Mirror:
-    _expect(one["type"], f"{path}.type", "RequestMirror")
     mirror = one["requestMirror"]
     _allow(mirror, f"{path}.requestMirror", "backendRef", "percent")
     backend = _read_backend(mirror["backendRef"], f"{path}.requestMirror.backendRef", namespace)

@@ -241,7 +241,7 @@ class Forwarder:
         body = await request.read()
         for mirror in rule.mirrors:
             if random.random() < mirror.share:  # noqa: S311 - a share, no secret
-                copy = asyncio.create_task(self._copy(mirror.backend, request, body, rule.timeout))
+                copy = asyncio.create_task(self._copy(mirror.backend, rule, request, body))
                 self._copies.add(copy)
                 copy.add_done_callback(self._copies.discard)
         return await self._forward(rule, request, body)
@@ -260,7 +260,7 @@ class Forwarder:
         if not endpoints:
             return web.Response(status=503, text="no healthy upstream")
         try:
-            response = await self._send(random.choice(endpoints), request, body, rule.timeout)  # noqa: S311
+            response = await self._send(random.choice(endpoints), rule, request, body)  # noqa: S311
         except TimeoutError:
             return web.Response(status=504, text="upstream request timeout")
         except (aiohttp.ClientError, OSError) as error:
@@ -270,27 +270,30 @@ class Forwarder:
         return response
 
     async def _copy(
-        self, backend: Backend, request: web.BaseRequest, body: bytes, seconds: float | None
+        self, backend: Backend, rule: Rule, request: web.BaseRequest, body: bytes
     ) -> None:
         # Nobody waits for a copy's answer, whatever it is.
         with contextlib.suppress(BackendError, TimeoutError, aiohttp.ClientError, OSError):
             if endpoints := self._view.find_endpoints(backend):
-                await self._send(random.choice(endpoints), request, body, seconds)  # noqa: S311
+                await self._send(random.choice(endpoints), rule, request, body)  # noqa: S311
 
     async def _send(
         self,
         endpoint: tuple[str, int],
+        rule: Rule,
         request: web.BaseRequest,
         body: bytes,
-        seconds: float | None,
     ) -> web.Response:
+        headers = _passed_on(request.headers)
+        for name, value in rule.sets:
+            headers[name] = value
         url = URL(f"http://{endpoint[0]}:{endpoint[1]}{request.raw_path}", encoded=True)
         async with (
-            asyncio.timeout(seconds),
+            asyncio.timeout(rule.timeout),
             self._out.request(
                 request.method,
                 url,
-                headers=_passed_on(request.headers),
+                headers=headers,
                 data=body or None,
                 allow_redirects=False,
             ) as answer,

@@ -19,6 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sluice_inference.http.patience import read_patience
 from sluice_inference.samples import Samples, choose_outcome
 from testbed import netns, stages
 from testbed.watching import Obj
@@ -113,8 +114,15 @@ class PodServer:
             return response
         if self._problem:
             return _fail(request, 500, "INSTRUCTION_INVALID", self._problem)
-        if self._latency_ms:
-            await asyncio.sleep(self._latency_ms / 1000)
+        seconds = self._latency_ms / 1000
+        patience = read_patience(
+            (name.encode().lower(), value.encode()) for name, value in request.headers.items()
+        )
+        if patience is not None and seconds > patience:
+            await asyncio.sleep(patience)
+            return _fail(request, 504, "TIMEOUT", f"no answer within {patience:.3g} s")
+        if seconds:
+            await asyncio.sleep(seconds)
         if random.random() * 100 < self._error_percent:  # noqa: S311 - a share, no secret
             return _fail(request, 500, "MODEL_FAILED", "told to fail by error-percent")
         body: dict[str, Any] = {

@@ -189,6 +189,17 @@ def check_a_request_is_given_up_after_the_timeout(site: Site) -> None:
     assert 0.4 < answer.seconds < 10
 
 
+def check_a_server_is_told_how_long_the_gateway_waits(site: Site) -> None:
+    """It says itself that it is too late, before the gateway does: whose failure it was is on the answer."""
+    host = make_host()
+    site.deploy("slow", latency_ms=20_000)
+    site.route(host, [make_rule({"slow": 1}, timeout="5s", sets={"sluice-timeout-ms": "1000"})])
+    wait_for(lambda: site.ask(host)[0].revision == "slow", what="the route has its effect")
+    (answer,) = site.ask(host, sluice_timeout_ms="60000")
+    assert (answer.status, answer.revision, answer.routed) == (504, "slow", "slow"), answer
+    assert 0.8 < answer.seconds < 4
+
+
 def check_a_request_ends_where_it_began(site: Site) -> None:
     """A change of weights while it is under way does not cut it."""
     host = make_host()
@@ -221,5 +232,6 @@ CHECKS: list[Callable[[Site], None]] = [
     check_a_pod_that_is_not_ready_gets_nothing,
     check_an_unknown_host_is_not_found,
     check_a_request_is_given_up_after_the_timeout,
+    check_a_server_is_told_how_long_the_gateway_waits,
     check_a_request_ends_where_it_began,
 ]

@@ -181,9 +181,11 @@ def make_rule(
     headers: Mapping[str, str] | None = None,
     *,
     timeout: str = "30s",
+    sets: Mapping[str, str] | None = None,
     mirror: tuple[str, int] | None = None,
 ) -> Obj:
-    """A rule as the operator writes it: weighted backends with stamps, a match, a timeout, a mirror."""
+    """A rule as the operator writes it: weighted backends with stamps, a match, a timeout, headers that
+    requests get, a mirror."""
     match: Obj = {"path": {"type": "PathPrefix", "value": "/"}}
     if headers:
         match["headers"] = [
@@ -209,10 +211,14 @@ def make_rule(
         ],
         "timeouts": {"request": timeout},
     }
+    filters: list[Obj] = []
+    if sets:
+        change = {"set": [{"name": name, "value": value} for name, value in sets.items()]}
+        filters.append({"type": "RequestHeaderModifier", "requestHeaderModifier": change})
     if mirror:
         target = {"backendRef": {"name": mirror[0], "port": 80}, "percent": mirror[1]}
-        rule["filters"] = [{"type": "RequestMirror", "requestMirror": target}]
-    return rule
+        filters.append({"type": "RequestMirror", "requestMirror": target})
+    return rule | ({"filters": filters} if filters else {})
 
 
 def read_samples(text: str, name: str) -> dict[str, int]:

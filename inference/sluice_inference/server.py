@@ -26,7 +26,6 @@ from sluice_inference.imaging.pool import DecodePool
 from sluice_inference.lifecycle import Lifecycle, State, is_drained
 from sluice_inference.listening import HttpServer, make_http_server, make_listener
 from sluice_inference.logs import log
-from sluice_inference.loop_lag import watch_loop
 from sluice_inference.metrics import Metrics
 from sluice_inference.models.registry import choose_backend
 from sluice_inference.report import EXIT_CRASHED, EXIT_OK, EXIT_PERMANENT, make_report, write_report
@@ -83,7 +82,7 @@ class Server:
         self._metrics.active_connections.set_function(
             lambda: sum(len(one.server_state.connections) for one, _ in http)
         )
-        watching = asyncio.create_task(watch_loop(self._metrics.loop_lag_seconds))
+        watching = asyncio.create_task(self._context.lag.watch())
         if self._tiers is not None:
             self._tiers.start()
         self._roster.start()

@@ -274,6 +274,24 @@ def test_a_prometheus_judges_a_canary(
         expect_no_failure_of_ours(running, bad)
 
 
+def test_a_candidate_that_hangs_is_rolled_back_by_its_own_word(
+    theatre: Theatre, traffic: Callable[[], Any]
+) -> None:
+    """It takes longer than the route waits, and would be given longer by its own limit."""
+    theatre.cast.timeout = "2s"
+    rollout = make_canary((50, 1), (100, 0))
+    rollout["analysis"]["minSamples"] = 50
+    first = serve_first(theatre, **rollout)
+    with traffic() as running:
+        running.wait(first, 50)
+        bad = theatre.ship("1.1.0", {"FAKE_LATENCY_MS": "20000"}, **rollout)
+        end = theatre.wait_state("Rejected", bad)
+        assert end.rollout["reason"] == "AnalysisFailed"
+        assert "ErrorRate" in end.status["message"]
+        expect_no_failure_of_ours(running, bad)
+        assert {one.status for one in running.answers if one.revision == bad} == {504}
+
+
 def test_a_job_of_the_users_has_the_first_word(
     theatre: Theatre, traffic: Callable[[], Any], plane: Plane
 ) -> None:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 KEY_HEADER = "sluice-key"
 _SHADOW_HEADER = "sluice-shadow"
+# Of a request's time: who takes more of it to send the body leaves too little for the answer.
+_MOST_READING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +81,21 @@ class Asker:
         A shadow request judges the version that it is sent to, so no fallback answers it. Raises
         RequestError: what `read` raises, what the model can't take, 408 BODY_TIMEOUT, 504 TIMEOUT.
         """
-        settings, metrics = self._context.settings, self._context.metrics
-        timeout_s = settings.limits.request_timeout_s
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        metrics, loop = self._context.metrics, asyncio.get_running_loop()
+        time_s = self._context.settings.limits.request_timeout_s
+        patience_s: float | None = request.scope.get("patience_s")  # the envelope's word
         trail = request.scope["trail"] = Trail()
-        started = time.perf_counter()
+        arrived, read_s = loop.time(), None
+        deadline = arrived + time_s
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 with trail.stage("read"):
                     wanted = await read()
-                metrics.stage_seconds.labels("read").observe(time.perf_counter() - started)
+                read_s = loop.time() - arrived
+                metrics.stage_seconds.labels("read").observe(read_s)
+                if patience_s is not None and arrived + read_s + patience_s < deadline:
+                    deadline = arrived + read_s + patience_s
+                    limit.reschedule(deadline)
                 job = Job(
                     wanted.inputs,
                     deadline,
@@ -107,19 +114,15 @@ class Asker:
             metrics.rejected_total.labels("client_left").inc()
             raise
         except TimeoutError:
-            if not request.scope.get("is_body_read"):  # the envelope's word
+            is_whole = request.scope.get("is_body_read", False)
+            if not is_whole or (read_s or 0.0) > _MOST_READING * time_s:
                 # A version must not be judged by how slowly its clients send.
                 metrics.rejected_total.labels("body_late").inc()
-                raise RequestError(
-                    408,
-                    "BODY_TIMEOUT",
-                    f"the body was not here within {timeout_s:g} s (REQUEST_TIMEOUT_MS); send it "
-                    "faster, or a smaller one",
-                    headers=(("connection", "close"),),
-                ) from None
+                raise _make_body_late(time_s, is_whole=is_whole) from None
             metrics.rejected_total.labels("deadline").inc()
+            whose = "REQUEST_TIMEOUT_MS" if deadline == arrived + time_s else "sluice-timeout-ms"
             raise RequestError(
-                504, "TIMEOUT", f"no answer within {timeout_s:g} s (REQUEST_TIMEOUT_MS)"
+                504, "TIMEOUT", f"no answer within {deadline - arrived:.3g} s ({whose})"
             ) from None
         self._note(request, reply)
         trail.begin("encode")  # the envelope ends it, when the answer is on its way
@@ -140,6 +143,16 @@ class Asker:
         self._context.predictions.note(reply)
         request.scope["is_partial"] = any(problem.status >= 500 for problem in problems)
         request.scope["is_fallback"] = bool(reply.reason)
+
+
+def _make_body_late(time_s: float, *, is_whole: bool) -> RequestError:
+    what = "came so late that no time was left" if is_whole else "was not here"
+    return RequestError(
+        408,
+        "BODY_TIMEOUT",
+        f"the body {what} within {time_s:g} s (REQUEST_TIMEOUT_MS); send it faster, or a smaller one",
+        headers=(() if is_whole else (("connection", "close"),)),
+    )
 
 
 def _may_fall_back(request: Request) -> bool:

@@ -9,6 +9,7 @@ from sluice_inference.http.budget import BodyBudget
 from sluice_inference.http.prediction_counts import PredictionCounts
 from sluice_inference.imaging.quality import RecentPictures
 from sluice_inference.lifecycle import Lifecycle, Traffic
+from sluice_inference.loop_lag import LoopLag
 from sluice_inference.metrics import Metrics
 from sluice_inference.predictor import Answerer
 from sluice_inference.routing.roster import Roster
@@ -29,6 +30,7 @@ class Context:
     traffic: Traffic = field(default_factory=Traffic)
     samples: Samples = field(default_factory=Samples)
     tracer: Tracer | None = None
+    lag: LoopLag = field(init=False)
     predictions: PredictionCounts = field(init=False)
     recent_pictures: RecentPictures = field(init=False)
     budget: BodyBudget = field(init=False)
@@ -43,6 +45,7 @@ class Context:
         return self.roster.answerer
 
     def __post_init__(self) -> None:
+        self.lag = LoopLag(self.metrics.loop_lag_seconds)
         self.budget = BodyBudget(self.settings.limits.max_body_bytes_in_flight)
         self.predictions = PredictionCounts(self.metrics)
         self.recent_pictures = RecentPictures(self.settings.quality.duplicate_bits)

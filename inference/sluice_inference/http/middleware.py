@@ -23,6 +23,7 @@ from sluice_inference.guarding.guard import Caller, Guard
 from sluice_inference.guarding.strict import make_headers, simplify
 from sluice_inference.http.catalogue import Catalogue, Purpose
 from sluice_inference.http.context import Context
+from sluice_inference.http.patience import read_patience
 from sluice_inference.lifecycle import State
 from sluice_inference.logs import log
 from sluice_inference.samples import choose_outcome
@@ -81,6 +82,8 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._body_read = False
+        self._whole: float | None = None  # when it was
+        self._patience_s = scope["patience_s"] = read_patience(scope["headers"])
         self._received = 0
         self._held = 0
         self._status = 0
@@ -203,6 +206,8 @@ class _Exchange:
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             # Whoever runs out of time must know whose fault it was (`asking.py`).
             self._body_read = self._scope["is_body_read"] = True
+            if message["type"] != "http.disconnect":
+                self._whole = time.monotonic()
         return message
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
@@ -293,13 +298,24 @@ class _Exchange:
         except TimeoutError:
             return
 
+    def _was_given_up(self) -> bool:
+        """Whether who left had waited as long as a gateway waits: its client got an error.
+
+        A request may have lain unread before, for as long as the loop was late.
+        """
+        if self._patience_s is None or self._whole is None:
+            return False
+        waited_s = time.monotonic() - self._whole + self._context.lag.recent_s
+        return waited_s >= self._patience_s
+
     def _record(self, seconds: float) -> None:
         metrics, settings = self._context.metrics, self._context.settings
         metrics.requests_total.labels(self._route, settings.model.title, str(self._status)).inc()
         metrics.request_duration_seconds.labels(self._route, settings.model.title).observe(seconds)
-        if self._is_sample and self._status != _CLIENT_LEFT:
+        was_given_up = self._status == _CLIENT_LEFT and self._was_given_up()
+        if self._is_sample and (self._status != _CLIENT_LEFT or was_given_up):
             outcome = choose_outcome(
-                self._status,
+                0 if was_given_up else self._status,
                 is_fallback=settings.role == _FALLBACK or self._scope.get("is_fallback", False),
                 is_partial=self._scope.get("is_partial", False),
             )

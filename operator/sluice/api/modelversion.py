@@ -37,6 +37,10 @@ class Task(StrEnum):
     IMAGE_EMBEDDING = "ImageEmbedding"
     TEXT_EMBEDDING = "TextEmbedding"
     CLASSIFICATION = "Classification"
+    SIMILARITY = "Similarity"
+    CAPTIONING = "Captioning"
+    VISUAL_QUESTION_ANSWERING = "VisualQuestionAnswering"
+    OCR = "OCR"
 
 
 class Architecture(StrEnum):
@@ -47,6 +51,8 @@ class Architecture(StrEnum):
     SIGLIP = "SigLIP"
     VISION_TEXT_DUAL_ENCODER = "VisionTextDualEncoder"
     CNN = "CNN"
+    IMAGE_TEXT_TO_TEXT = "ImageTextToText"
+    TEXT_READER = "TextReader"
 
 
 class ArtifactFormat(StrEnum):
@@ -231,10 +237,10 @@ class ModelVersionSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!self.tasks.exists(t, t in ['ImageEmbedding', 'TextEmbedding']) || "
+            "!self.tasks.exists(t, t in ['ImageEmbedding', 'TextEmbedding', 'Similarity']) || "
             "has(self.embedding)",
-            "embedding is required when tasks lists ImageEmbedding or TextEmbedding: say its "
-            "space and dimension",
+            "embedding is required when tasks lists ImageEmbedding, TextEmbedding or Similarity: "
+            "say its space and dimension",
             field_path=".embedding",
         ),
     )
@@ -259,8 +265,9 @@ class ModelVersionSpec(Model):
     )
     tasks: Annotated[tuple[Task, ...], Field(min_length=1, max_length=8)] = Field(
         description=(
-            "What the model can be asked for: ImageEmbedding, TextEmbedding, Classification. The "
-            "server answers these and no others."
+            "What the model can be asked for: ImageEmbedding, TextEmbedding, Similarity, "
+            "Classification, Captioning, VisualQuestionAnswering, OCR. The server answers these "
+            "and no others."
         ),
         json_schema_extra=LIST_SET,
     )
@@ -268,14 +275,15 @@ class ModelVersionSpec(Model):
         description=(
             "Shape of the network: SpatialDualEncoder (image and text towers, a geometry tower "
             "and a classifier), CLIP, SigLIP or VisionTextDualEncoder (public dual encoders), CNN "
-            "(an image classifier)."
+            "(an image classifier), ImageTextToText (answers pictures and questions in words), "
+            "TextReader (OCR)."
         )
     )
     embedding: Embedding | None = Field(
         None,
         description=(
-            "The space of the model's embeddings. Required when tasks lists ImageEmbedding or "
-            "TextEmbedding."
+            "The space of the model's embeddings. Required when tasks lists ImageEmbedding, "
+            "TextEmbedding or Similarity."
         ),
     )
     artifact: Artifact = Field(description="The model's files.")

@@ -23,6 +23,9 @@ MIX_PIN = "mix"
 IDLE_PIN = "idle"
 # On every answer: the revision that the gateway chose.  The server's own `sluice-revision` says who answered.
 ROUTED_HEADER = "sluice-routed"
+# On every request: how long the gateway waits for the answer, in milliseconds.  A server that knows it can
+# say by itself that it was too slow; what the gateway cuts off would be nobody's error.
+TIMEOUT_HEADER = "sluice-timeout-ms"
 PORT = 80
 
 
@@ -46,6 +49,7 @@ class Split:
 def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
     """The route, attached to the gateways that the service names."""
     timeouts = {"request": traffic.timeout}
+    patience = _make_patience(traffic)
     rules: list[Manifest] = []
     for lane, revision in enumerate(split.lanes):
         is_idle = lane == 1 and split.lanes[0] == revision
@@ -55,18 +59,23 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
                 _make_match(*(_make_header(item["name"], item["value"]) for item in one["headers"]))
                 for one in split.match
             ]
-        rule: Manifest = {"backendRefs": [_make_backend(owner, revision, 1)], "timeouts": timeouts}
+        rule: Manifest = {
+            "backendRefs": [_make_backend(owner, revision, 1)],
+            "filters": [patience],
+            "timeouts": timeouts,
+        }
         if revision == split.main and not is_idle:
             matches.append(_make_match())
             if split.mirror:
-                rule["filters"] = [_make_mirror(split.mirror, split.mirror_percent)]
+                rule["filters"] = [patience, _make_mirror(split.mirror, split.mirror_percent)]
         rules.append({"matches": matches, **rule})
     if split.mix:
         matches = [_make_match(_make_header(PIN_HEADER, MIX_PIN))]
         if not split.main:
             matches.append(_make_match())
         refs = [_make_backend(owner, name, split.mix[name]) for name in split.lanes]
-        rules.append({"matches": matches, "backendRefs": refs, "timeouts": timeouts})
+        rule = {"backendRefs": refs, "filters": [patience], "timeouts": timeouts}
+        rules.append({"matches": matches, **rule})
     return make_manifest(
         "gateway.networking.k8s.io/v1",
         "HTTPRoute",
@@ -97,6 +106,12 @@ def revision_of_backend(backend: Manifest) -> str:
 def _make_match(*headers: Manifest) -> Manifest:
     path = {"path": {"type": "PathPrefix", "value": "/"}}
     return {"headers": list(headers), **path} if headers else path
+
+
+def _make_patience(traffic: Traffic) -> Manifest:
+    milliseconds = round(traffic.timeout_after.total_seconds() * 1000)
+    header = {"name": TIMEOUT_HEADER, "value": str(milliseconds)}
+    return {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [header]}}
 
 
 def _make_mirror(service: str, percent: int) -> Manifest:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sluice_inference.gpu_memory import make_meter
-from sluice_inference.loop_lag import watch_loop
+from sluice_inference.loop_lag import LoopLag
 from sluice_inference.metrics import Metrics, measure_memory
 from sluice_inference.tracing import Visit
 from tests.serving import RAW, make_jpeg, serve
@@ -297,7 +297,8 @@ async def test_the_loop_is_late_where_it_was_held_up() -> None:
             self.append(seconds)
 
     seen = Seen()
-    watching = asyncio.create_task(watch_loop(seen, every_s=0.001))
+    lag = LoopLag(seen)
+    watching = asyncio.create_task(lag.watch(every_s=0.001))
     await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     held_until = loop.time() + 0.05
@@ -306,6 +307,7 @@ async def test_the_loop_is_late_where_it_was_held_up() -> None:
     await asyncio.sleep(0.02)
     watching.cancel()
     assert 0.03 < seen[0] < 5
+    assert lag.recent_s == max(seen[-8:])
 
 
 def test_memory_is_what_the_kernel_says_or_else_the_peak(tmp_path: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sluice_inference.http.middleware import Envelope
+from sluice_inference.http.patience import read_patience
 from tests.serving import RAW, Served, make_jpeg, serve
 
 JPEG = make_jpeg()
@@ -38,14 +39,26 @@ class Client:
         if reads:
             self.reads.set()
         self.offered = asyncio.Event()
+        self.moves = asyncio.Event()
         self.sent: list[Any] = []
 
     async def receive(self) -> dict[str, Any]:
         if not self._pieces:
-            await asyncio.Event().wait()
+            await self.moves.wait()
+            self.moves.clear()
+            if not self._pieces:
+                return {"type": "http.disconnect"}
         body = self._pieces.pop(0)
         more_body = bool(self._pieces) or not self._is_whole
         return {"type": "http.request", "body": body, "more_body": more_body}
+
+    def send_rest(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._is_whole = True
+        self.moves.set()
+
+    def leave(self) -> None:
+        self.moves.set()
 
     async def send(self, message: Any) -> None:
         self.offered.set()
@@ -139,6 +152,83 @@ async def test_a_model_that_takes_too_long_is_still_the_servers_fault() -> None:
         await asyncio.wait_for(client.ask(served.app, (b"content-type", b"image/jpeg")), 10)
         answers, _ = read_samples(served)
     assert (client.sent[0]["status"], answers) == (504, {"error": 1})
+
+
+async def test_a_body_that_leaves_no_time_is_the_clients_fault() -> None:
+    async with serve(FAKE_LATENCY_MS="400", REQUEST_TIMEOUT_MS="300") as served:
+        slow = Client([JPEG[:100]], is_whole=False, reads=True)
+        task = slow.ask(served.app, (b"content-type", b"image/jpeg"))
+        await asyncio.sleep(0.2)
+        slow.send_rest(JPEG[100:])
+        await asyncio.wait_for(task, 10)
+        answers, _ = read_samples(served)
+    assert (slow.sent[0]["status"], answers) == (408, {"client_error": 1})
+    assert "came so late" in json.loads(slow.sent[1]["body"])["error"]["message"]
+
+
+# Behind a gateway
+
+
+def patient(milliseconds: str) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    return (b"content-type", b"image/jpeg"), (b"sluice-timeout-ms", milliseconds.encode())
+
+
+async def test_the_server_says_that_it_is_late_before_the_gateway_does() -> None:
+    async with serve(FAKE_LATENCY_MS="400") as served:
+        client = Client([JPEG], is_whole=True, reads=True)
+        began = asyncio.get_running_loop().time()
+        await asyncio.wait_for(client.ask(served.app, *patient("200")), 10)
+        took_s = asyncio.get_running_loop().time() - began
+        answers, _ = read_samples(served)
+    assert (client.sent[0]["status"], answers) == (504, {"error": 1})
+    assert took_s >= 0.18
+    message = json.loads(client.sent[1]["body"])["error"]["message"]
+    assert message == "no answer within 0.18 s (sluice-timeout-ms)"
+
+
+async def test_a_gateway_that_waits_longer_changes_nothing() -> None:
+    async with serve(FAKE_LATENCY_MS="400", REQUEST_TIMEOUT_MS="100") as served:
+        client = Client([JPEG], is_whole=True, reads=True)
+        await asyncio.wait_for(client.ask(served.app, *patient("60000")), 10)
+    message = json.loads(client.sent[1]["body"])["error"]["message"]
+    assert message == "no answer within 0.1 s (REQUEST_TIMEOUT_MS)"
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "answers"),
+    [
+        pytest.param(0.0, {}, id="a client's own decision"),
+        pytest.param(1.0, {"error": 1}, id="the request had lain unread for longer than that"),
+    ],
+)
+async def test_who_leaves_when_the_gateway_gives_up_was_failed_by_the_version(
+    lag_s: float, answers: dict[str, int]
+) -> None:
+    async with serve(FAKE_LATENCY_MS="400") as served:
+        served.context.lag.note(lag_s)
+        client = Client([JPEG], is_whole=True, reads=True)
+        task = client.ask(served.app, *patient("1000"))
+        await asyncio.sleep(0.05)
+        client.leave()
+        await asyncio.wait_for(task, 10)
+        found, _ = read_samples(served)
+    assert (client.sent, found) == ([], answers)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"1000", 0.9),
+        (b"0", None),
+        (b"-1", None),
+        (b"soon", None),
+        (b"1e3", None),
+        (b"", None),
+        (b"1" * 10, None),
+    ],
+)
+def test_what_is_no_time_is_passed_over(value: bytes, seconds: float | None) -> None:
+    assert read_patience([(b"host", b"x"), (b"sluice-timeout-ms", value)]) == seconds
 
 
 async def test_bodies_that_are_only_declared_keep_nobody_away(

@@ -107,6 +107,16 @@ def weigh(**weights: int) -> dict[str, object]:
     }
 
 
+async def test_a_request_carries_what_its_rule_sets_whatever_the_client_said(stage: Stage):
+    await stage.serve("a")
+    change = {"set": [{"name": "x-limit", "value": "7"}]}
+    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}]
+    stage.route({**weigh(a=1), "filters": filters})
+    assert (await stage.ask(**{"X-Limit": "9"}))[0] == 200
+    seen = stage.seen.get_nowait()
+    assert seen.headers.getall("x-limit") == ["7"]
+
+
 async def test_a_request_arrives_whole_and_its_answer_is_stamped(stage: Stage):
     await stage.serve("a")
     stage.route(weigh(a=1))
