@@ -190,10 +190,20 @@ def test_a_record_is_read_back() -> None:
     assert isinstance(load_course(text).match, tuple)
 
 
-def test_an_old_record_without_match_is_read() -> None:
+def test_a_recorded_job_is_read_as_it_was() -> None:
+    job = {"args": ["check"], "retries": 2}
+    course = course_of(service().rollout(prePromotion={"job": job}))
+    stored = load_course(dump_course(course))
+
+    assert stored == course
+    assert stored.job == job
+
+
+def test_an_old_record_without_match_and_job_is_read_and_stays_as_it_is() -> None:
     text = '{"steps": [{"weight": 100, "share": 100}], "deadline": 60}'
 
     assert load_course(text) == Course((Step(100, 100),), 60)
+    assert '"job"' not in dump_course(load_course(text))
 
 
 @pytest.mark.parametrize(
