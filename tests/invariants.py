@@ -56,6 +56,7 @@ class Facts:
     paths: tuple[Path, ...]
     has_gateway: bool
     proven: frozenset[str] = frozenset()
+    passed: frozenset[str] = frozenset()  # whose pre-promotion Job ended well
     verdict: Verdict | None = None  # of the checks in the cursor's window; None: no samples yet
     bounds: tuple[int, int] = (1, 1)  # scaling.minReplicas and maxReplicas
 
@@ -171,6 +172,9 @@ def _check_rise(
         raise RuleError(f"weight {after.weight} for {found} ready pods, it takes {needed}")
     if facts.has_gateway and not had and after.revision not in facts.proven:
         raise RuleError(f"weight {after.weight} before an answer came through the gateway")
+    is_checked = course.job is not None and not after.back and after.goal is not Goal.FULL
+    if is_checked and not had and after.revision not in facts.passed:
+        raise RuleError(f"weight {after.weight} before its pre-promotion Job had passed")
 
 
 def _check_step(

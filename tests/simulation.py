@@ -470,6 +470,7 @@ class Simulation:
             paths=tuple(paths),
             has_gateway=route is not None,
             proven=self.evidence.proven,
+            passed=frozenset(job.revision for job in world.jobs.values() if job.is_complete),
             verdict=verdict,
             bounds=(scaling.min_replicas, max(scaling.min_replicas, scaling.max_replicas))
             if scaling

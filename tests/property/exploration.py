@@ -28,7 +28,7 @@ from sluice.plan import Plan, ProbeDemand, SampleDemand
 from sluice.requests import Verb, format_request
 from sluice.rollout.cursor import Cursor
 from sluice.rollout.cursor import State as Phase
-from sluice.world import DEPLOYMENT, HTTP_ROUTE, SERVICE, Evidence, Policy
+from sluice.world import DEPLOYMENT, HTTP_ROUTE, JOB, SERVICE, Evidence, Policy
 from tests import invariants
 from tests.builders import ServiceBuilder, gateway, model_version
 from tests.invariants import Facts, Path, RuleError
@@ -282,6 +282,10 @@ class Explorer:
             if pods.ready < self._replicas(state, revision):
                 more = replace(pods, ready=pods.ready + 1)
                 yield f"a pod of {revision} is ready", _set_pods(state, revision, more)
+        for name, job in self._list_jobs(state):
+            if not job.get("status"):
+                yield f"{name} passes", self._end_job(state, name, job, "Complete")
+                yield f"!{name} fails", self._end_job(state, name, job, "Failed")
         reached = self._reached(state)
         if reached != state.reached:
             yield "endpoints follow", replace(state, reached=reached)
@@ -470,6 +474,8 @@ class Explorer:
         }
         if running != {cursor.stable}:
             raise RuleError(f"{running} run at the end, stable is {cursor.stable}")
+        if cursor.state is Phase.COMPLETE and list(self._list_jobs(state)):
+            raise RuleError("a Job is left at the end")
         for path in self._see(state).paths:
             if path.given != {cursor.stable: 100}:
                 raise RuleError(f"clients are given {dict(path.given)}, stable is {cursor.stable}")
@@ -497,7 +503,8 @@ class Explorer:
 
     def _caches(self, state: State) -> dict[str, _Objects]:
         found: dict[str, _Objects] = {
-            kind: _Objects() for kind in ("ControllerRevision", SERVICE, DEPLOYMENT, HTTP_ROUTE)
+            kind: _Objects()
+            for kind in ("ControllerRevision", SERVICE, DEPLOYMENT, HTTP_ROUTE, JOB)
         }
         for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget", "Pod", "EndpointSlice"):
             found[kind] = _Objects()
@@ -553,6 +560,11 @@ class Explorer:
             paths=tuple(paths),
             has_gateway=self._has_gateway,
             proven=state.proven,
+            passed=frozenset(
+                labels.checked_by(job)
+                for _, job in self._list_jobs(state)
+                if "Complete" in str(job.get("status"))
+            ),
             verdict=state.verdict,
             bounds=self._bounds,
         )
@@ -568,6 +580,17 @@ class Explorer:
             self._contents.append(dict(manifest) if not isinstance(manifest, dict) else manifest)
             self._by_identity[id(manifest)] = number
         return number
+
+    def _list_jobs(self, state: State) -> Iterator[tuple[str, dict[str, Any]]]:
+        for kind, name, number in state.children:
+            if kind == JOB:
+                yield name, self._contents[number]
+
+    def _end_job(self, state: State, name: str, job: dict[str, Any], how: str) -> State:
+        condition = {"type": how, "status": "True", "message": "why"}
+        ended = self._number({**job, "status": {"conditions": [condition]}})
+        kept = [child for child in state.children if child[:2] != (JOB, name)]
+        return replace(state, children=tuple(sorted([*kept, (JOB, name, ended)])))
 
     def _find(self, state: State, kind: str, name: str) -> int:
         return next((n for k, known, n in state.children if k == kind and known == name), 0)

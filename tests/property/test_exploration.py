@@ -11,9 +11,11 @@ from sluice.requests import Verb
 from tests.builders import ServiceBuilder, inference_service
 from tests.property.exploration import Report, Setting, explore
 
-CI_STATES = 100_000
+CI_STATES = 112_500  # 10^5 and some, so that each setting comes to rest
 NIGHTLY_STATES = 1_000_000
 STEPS = ({"weight": 50, "hold": "10s"}, 100)
+
+CHECK = {"job": {"args": ["check"], "timeout": "10s"}}
 
 
 def service() -> ServiceBuilder:
@@ -72,6 +74,15 @@ SETTINGS = (
         flaps=1,
         requests=1,
         verbs=(Verb.ROLLBACK, Verb.PROMOTE),
+    ),
+    Setting(
+        "a canary with a Job before it",
+        lambda: service().canary(*STEPS, prePromotion=CHECK),
+        edits=1,
+        flaps=1,
+        crashes=1,
+        requests=1,
+        verbs=(Verb.RETRY, Verb.PROMOTE_FULL, Verb.ABORT),
     ),
     Setting("a rolling update", plain, edits=2, flaps=1, crashes=1),
     Setting(

@@ -22,7 +22,7 @@ from sluice.rollout.cursor import Cursor, State
 from sluice.rollout.sight import Sight
 from sluice.world import World
 from tests.property.exploration import CounterexampleError, Setting, explore
-from tests.property.test_exploration import STEPS, plain, service
+from tests.property.test_exploration import CHECK, STEPS, plain, service
 
 LIMIT = 30_000
 
@@ -37,6 +37,8 @@ ASKED = Setting("requests", lambda: service().canary(*STEPS), requests=1, verbs=
 LONG = Setting("three steps", lambda: service().canary({"weight": 25, "hold": "5s"}, 75, 100))
 PREVIEW = Setting("blue/green", lambda: plain().blue_green("10s", bake="10s"), edits=1)
 
+CHECKED = Setting("a Job", lambda: service().canary(*STEPS, prePromotion=CHECK), flaps=1)
+
 Patch = pytest.MonkeyPatch
 Seed = Callable[[Patch], None]
 
@@ -49,6 +51,10 @@ def see(patch: Patch, change: Callable[[Sight], Sight]) -> None:
 
 def skip_the_proof(patch: Patch) -> None:
     see(patch, lambda sight: replace(sight, proven=True))
+
+
+def skip_the_job(patch: Patch) -> None:
+    see(patch, lambda sight: replace(sight, unchecked=""))
 
 
 def wait_for_no_lag(patch: Patch) -> None:
@@ -163,6 +169,7 @@ def leave_the_old_one_running(patch: Patch) -> None:
 
 SEEDS: Mapping[str, tuple[Seed, Setting, str]] = {
     "a weight before the proof": (skip_the_proof, CANARY, "before an answer came through"),
+    "a weight before its Job": (skip_the_job, CHECKED, "before its pre-promotion Job had passed"),
     "no lag at the end": (wait_for_no_lag, CANARY, "while clients may reach it"),
     "pods go while the Service reaches them": (
         delete_what_clients_reach,
