@@ -28,7 +28,9 @@ GOALS: dict[str, tuple[tuple[str, str, float], ...]] = {
         ("gpu_busy_pct", ">=", 90.0),
     ),
 }
-_SAMPLE = re.compile(r'^sluice_inference_(\w+?)(?:\{stage="(\w+)"\})? ([0-9.e+-]+)$')
+_SAMPLE = re.compile(
+    r'^sluice_inference_(\w+?)(?:\{(?:stage="(\w+)"|model="[^"]*")\})? ([0-9.e+-]+)$'
+)
 
 
 def describe(measured: Measured, images_per_request: int) -> dict[str, Any]:

@@ -41,11 +41,11 @@ def make_roster(
     """
     make_own = partial(make_local, settings, pool, metrics, tiers)
     routing = settings.routing
-    primary = make_own(settings.model, metrics)
+    primary = make_own(settings.model)
     fallback = _make_fallback(routing.fallback, make_own, metrics) if routing.fallback else None
     second = None
     if routing.split is not None:
-        second = make_own(routing.split.model, Metrics())
+        second = make_own(routing.split.model)
     routers: dict[str, WithFallback] = {}
     if routing.fallback is not None and fallback is not None:
         for part, model in (("primary", primary), ("second", second)):
@@ -73,18 +73,14 @@ def make_local(
     metrics: Metrics,
     tiers: Tiers | None,
     model: ModelSettings,
-    engine_metrics: Metrics,
 ) -> LocalModel:
-    """A model of this process.
-
-    `engine_metrics` gets what engines tell of queue and batches; these have no label for the model, so
-    only the primary's are the process's own.
-    """
+    """A model of this process."""
     lifecycle = Lifecycle(model=model.title)
     engine = Engine(
         make_backend(model),
         lifecycle,
-        engine_metrics,
+        metrics,
+        model=model.title,
         batch_size=model.batch_size,
         queue_items=model.queue_items,
         queue_bytes=model.queue_bytes,
@@ -99,11 +95,11 @@ def make_local(
 
 def _make_fallback(
     settings: FallbackSettings,
-    make_own: Callable[[ModelSettings, Metrics], LocalModel],
+    make_own: Callable[[ModelSettings], LocalModel],
     metrics: Metrics,
 ) -> Member:
     if settings.model is not None:
-        return make_own(settings.model, Metrics())
+        return make_own(settings.model)
     return RemoteModel(settings.url, metrics, key_file=settings.key_file)
 
 

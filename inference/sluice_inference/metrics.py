@@ -35,27 +35,35 @@ class Metrics:
         self.stage_seconds = self._histogram(
             "stage_seconds", "Time in one stage: read, decode, queue, run, encode.", ("stage",)
         )
-        self.queue_items = self._gauge("queue_items", "Items that wait for the model.")
-        self.queue_bytes = self._gauge("queue_bytes", "Bytes of the items that wait for the model.")
+        self.queue_items = self._gauge("queue_items", "Items that wait for a model.", ("model",))
+        self.queue_bytes = self._gauge(
+            "queue_bytes", "Bytes of the items that wait for a model.", ("model",)
+        )
         self.batch_fill_ratio = Histogram(
             "sluice_inference_batch_fill_ratio",
             "Items of one model run, as a share of BATCH_SIZE.",
+            ("model",),
             buckets=_SHARES,
             registry=self.registry,
         )
         self.poison_total = self._counter(
-            "poison", "Items that failed in the model while the others of their batch went on."
+            "poison",
+            "Items that failed in the model while the others of their batch went on.",
+            ("model",),
         )
         self.bisect_runs_total = self._counter(
-            "bisect_runs", "Runs beyond the first that a batch took because it failed as a whole."
+            "bisect_runs",
+            "Runs beyond the first that a batch took because it failed as a whole.",
+            ("model",),
         )
-        self.oom_total = self._counter("oom", "Runs that there was no memory for.")
+        self.oom_total = self._counter("oom", "Runs that there was no memory for.", ("model",))
         self.gpu_xid_total = self._counter(
             "gpu_xid", "Critical errors that the GPU's driver reported, by Xid.", ("xid",)
         )
         self.batch_size = Histogram(
             "sluice_inference_batch_size",
             "Items of one model run.",
+            ("model",),
             buckets=_ITEMS,
             registry=self.registry,
         )
@@ -133,8 +141,12 @@ class Metrics:
             "item_errors", "Inputs that could not be answered, by code.", ("code",)
         )
         self.model_ready = self._gauge("model_ready", "1 while new traffic is welcome.")
-        self.model_load_seconds = self._gauge("model_load_seconds", "Time the model took to load.")
-        self.warmup_seconds = self._gauge("warmup_seconds", "Time of warm-up and golden samples.")
+        self.model_load_seconds = self._gauge(
+            "model_load_seconds", "Time a model took to load.", ("model",)
+        )
+        self.warmup_seconds = self._gauge(
+            "warmup_seconds", "Time of warm-up and golden samples.", ("model",)
+        )
         self.build_info = self._gauge("build_info", "Always 1.", ("version", "backend"))
 
     def show(self, backend: str) -> None:

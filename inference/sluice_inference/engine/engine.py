@@ -29,6 +29,7 @@ from sluice_inference.engine.former import Batch, Former
 from sluice_inference.engine.gpu_health import GpuWatch, watch_gpus
 from sluice_inference.engine.queue import Announcement, Item, WorkQueue
 from sluice_inference.engine.stack import Stacker
+from sluice_inference.engine.telling import EngineMetrics
 from sluice_inference.engine.ticket import Outcome, Ticket, deliver, turn_away
 from sluice_inference.errors import LoadError, RunError
 from sluice_inference.imaging.plan import Fit
@@ -44,7 +45,7 @@ _LONGEST = 4
 
 
 class Engine:
-    """Owns the backend. `facts` is set before the state becomes ready."""
+    """Owns the backend. `facts` is set before the state becomes ready; `model` names it in metrics."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Engine:
         lifecycle: Lifecycle,
         metrics: Metrics,
         *,
+        model: str,
         batch_size: int,
         queue_items: int,
         queue_bytes: int,
@@ -62,7 +64,8 @@ class Engine:
         self.failure: Exception | None = None
         self._backend = backend
         self._lifecycle = lifecycle
-        self._metrics = metrics
+        self._process_metrics = metrics
+        self._metrics = told = EngineMetrics(metrics, model)
         self._batch_size = batch_size
         self._stall_s = stall_s
         self._on_failed = on_failed
@@ -74,8 +77,8 @@ class Engine:
         self._busy_since: float | None = None
         # A daemon: a load that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
-        metrics.queue_items.set_function(lambda: len(self._queue))
-        metrics.queue_bytes.set_function(lambda: self._queue.bytes)
+        told.queue_items.set_function(lambda: len(self._queue))
+        told.queue_bytes.set_function(lambda: self._queue.bytes)
 
     def start(self) -> None:
         self._thread.start()
@@ -172,7 +175,7 @@ class Engine:
             return False
         facts = self.facts = self._backend.load()
         loaded = time.monotonic()
-        self._metrics.model_load_seconds.set(loaded - started)
+        self._metrics.load_seconds.set(loaded - started)
         if not self._lifecycle.enter(State.WARMING, f"loaded in {loaded - started:.2f} s"):
             return False
         self._backend.warmup()
@@ -181,7 +184,7 @@ class Engine:
         self._former = Former(self._queue, _is_wanted, self._make_stacker(facts))
         self._former.start()
         if facts.device.startswith("cuda"):
-            self._gpus = watch_gpus(self._metrics)
+            self._gpus = watch_gpus(self._process_metrics)
         return self._lifecycle.enter(State.READY, f"warmed up in {warm - loaded:.2f} s")
 
     def _make_stacker(self, facts: ModelFacts) -> Stacker | None:
@@ -230,10 +233,9 @@ class Engine:
         metrics.poison_total.inc(sum(isinstance(one, RunError) for one in outcomes))
         metrics.batch_size.observe(count)
         metrics.batch_fill_ratio.observe(count / self._batch_size)
-        metrics.stage_seconds.labels("run").observe(ended - started)
-        queued = metrics.stage_seconds.labels("queue")
+        metrics.run_seconds.observe(ended - started)
         for item in batch.items:
-            queued.observe(started - item.entered)
+            metrics.queue_seconds.observe(started - item.entered)
         deliver(batch.items, outcomes, started, ended)
 
 

@@ -246,8 +246,8 @@ def test_stages_are_what_came_between_two_readings() -> None:
         'sluice_inference_stage_seconds_count{stage="run"} 3.0\n'
         'sluice_inference_stage_seconds_sum{stage="run"} 5.5\n'
         'sluice_inference_stage_seconds_count{stage="decode"} 0.0\n'
-        "sluice_inference_batch_size_count 2.0\n"
-        "sluice_inference_batch_size_sum 50.0\n"
+        'sluice_inference_batch_size_count{model="clip/1.0.0"} 2.0\n'
+        'sluice_inference_batch_size_sum{model="clip/1.0.0"} 50.0\n'
     )
     assert report.describe_stages(before, after) == {
         "decode_ms": None,

@@ -42,6 +42,7 @@ class World:
             TorchBackend(model),
             lifecycle,
             Metrics(),
+            model="tested/1",
             batch_size=4,
             queue_items=64,
             queue_bytes=1 << 28,

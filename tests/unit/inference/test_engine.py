@@ -81,6 +81,7 @@ class Rig:
             backend,
             self.lifecycle,
             self.metrics,
+            model="tested/1",
             batch_size=batch_size,
             queue_items=12,
             queue_bytes=1 << 28,
@@ -188,6 +189,7 @@ async def test_who_waits_when_the_engine_fails_is_answered_at_once() -> None:
         GatedBackend(load),
         Lifecycle(),
         Metrics(),
+        model="tested/1",
         batch_size=4,
         queue_items=6,
         queue_bytes=1 << 28,
@@ -208,7 +210,9 @@ def make_picture(value: int) -> np.ndarray:
 
 
 def read_counter(rig: Rig, name: str) -> float:
-    value = rig.metrics.registry.get_sample_value(f"sluice_inference_{name}_total")
+    value = rig.metrics.registry.get_sample_value(
+        f"sluice_inference_{name}_total", {"model": "tested/1"}
+    )
     assert value is not None
     return value
 

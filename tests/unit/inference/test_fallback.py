@@ -667,3 +667,15 @@ async def test_without_its_gpu_a_model_is_stood_in_for(
         ready, health = await rig.client.get("/ready"), await rig.client.get("/health")
     assert [one.json().get("fallback_reason") for one in answers] == reasons
     assert (ready.status_code, health.status_code, rig.ends) == (200, 200, [])
+
+
+async def test_each_model_tells_of_its_own_queue_and_batches() -> None:
+    async with start(SMALL, BROKEN) as rig:
+        await rig.client.post("/classify", content=JPEG, headers=RAW)
+        told = (await rig.client.get("/metrics")).text.splitlines()
+    assert 'sluice_inference_batch_size_count{model="small/1.4.0"} 1.0' in told
+    assert 'sluice_inference_poison_total{model="big/2.0.0"} 1.0' in told
+    assert {line for line in told if line.startswith("sluice_inference_queue_items")} == {
+        'sluice_inference_queue_items{model="big/2.0.0"} 0.0',
+        'sluice_inference_queue_items{model="small/1.4.0"} 0.0',
+    }

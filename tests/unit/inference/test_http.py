@@ -286,7 +286,7 @@ async def test_of_images_and_texts_all_enter_the_queue_or_none() -> None:
         metrics = (await client.get("/metrics")).text
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
     assert next_one.status_code == 200
-    assert "sluice_inference_batch_size_sum 1.0" in metrics.splitlines()
+    assert 'sluice_inference_batch_size_sum{model="pizza/1.0.0"} 1.0' in metrics.splitlines()
 
 
 async def stream_picture() -> AsyncIterator[bytes]:
@@ -375,8 +375,8 @@ async def test_status_names_the_test_double_and_metrics_count() -> None:
         'sluice_inference_requests_total{code="200",model="pizza/1.0.0",route="/embed"} 1.0',
         'sluice_inference_requests_total{code="415",model="pizza/1.0.0",route="/embed"} 1.0',
         'sluice_inference_item_errors_total{code="UNSUPPORTED_MEDIA_TYPE"} 1.0',
-        "sluice_inference_batch_size_count 1.0",
-        "sluice_inference_queue_items 0.0",
+        'sluice_inference_batch_size_count{model="pizza/1.0.0"} 1.0',
+        'sluice_inference_queue_items{model="pizza/1.0.0"} 0.0',
     ):
         assert line in metrics.splitlines()
     for stage in ("read", "decode", "queue", "run", "encode"):

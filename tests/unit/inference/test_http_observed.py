@@ -127,7 +127,7 @@ async def test_the_metrics_have_the_names_that_were_asked_for() -> None:
     assert samples[f"inference_total{{{model}}}"] == 1
     assert samples[f"inference_duration_seconds_count{{{model}}}"] == 1
     assert samples["active_connections"] == 0
-    assert samples["queue_items"] == 0
+    assert samples['queue_items{model="pizza/1.0.0"}'] == 0
     assert samples["memory_usage_bytes"] > 1 << 20
     assert samples[f'predictions_total{{label="fake",{model}}}'] == 1
     assert samples[f"prediction_confidence_count{{{model}}}"] == 1

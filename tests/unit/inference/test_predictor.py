@@ -77,6 +77,7 @@ class Rig:
             self.backend,
             lifecycle,
             self.metrics,
+            model="tested/1",
             batch_size=4,
             queue_items=4,
             queue_bytes=1 << 28,

@@ -169,7 +169,7 @@ async def test_probes_and_the_comparers_own_requests_do_not_count() -> None:
     assert shadow.status_code == 200
     assert read_answers(values) == {}
     assert everything["sluice_inference_answer_seconds_count"] == 0
-    assert everything["sluice_inference_batch_size_count"] == 1
+    assert everything["sluice_inference_batch_size_count{pizza/1.0.0}"] == 1
 
 
 async def test_a_browser_that_asks_whether_it_may_ask_does_not_count() -> None:
