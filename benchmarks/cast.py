@@ -76,7 +76,8 @@ class Fake:
 
     service: str = fake.MODEL
     timeout: str = "10s"
-    # What a pod is given while others start: by far less than it uses, it would be starved then.
+    # CPU that a pod asks for.  With 20m clients of stable met timeouts while candidates started on a busy
+    # machine; that it was for want of CPU is likely, and was not measured.
     cpu: str = "100m"
     rate: float = 300.0
     env: Mapping[str, str] = field(default_factory=lambda: {"FAKE_LATENCY_MS": "10"})
