@@ -85,7 +85,7 @@ class Asker:
         time_s = self._context.settings.limits.request_timeout_s
         patience_s: float | None = request.scope.get("patience_s")  # the envelope's word
         trail = request.scope["trail"] = Trail()
-        arrived, read_s = loop.time(), None
+        arrived, read_s = loop.time(), 0.0
         deadline = arrived + time_s
         try:
             async with asyncio.timeout_at(deadline) as limit:
@@ -115,7 +115,7 @@ class Asker:
             raise
         except TimeoutError:
             is_whole = request.scope.get("is_body_read", False)
-            if not is_whole or (read_s or 0.0) > _MOST_READING * time_s:
+            if not is_whole or read_s > _MOST_READING * time_s:
                 # A version must not be judged by how slowly its clients send.
                 metrics.rejected_total.labels("body_late").inc()
                 raise _make_body_late(time_s, is_whole=is_whole) from None

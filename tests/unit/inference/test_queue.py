@@ -36,6 +36,21 @@ def make_queue(most: int = 8, items: int = 100, size: int = 1000) -> WorkQueue:
     return WorkQueue(items, size, Batcher(most), clock=lambda: 0.0)
 
 
+class Taker(threading.Thread):
+    """Takes one full batch ahead of time, in a thread of its own."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        super().__init__()
+        self.taken: list[str] = []
+        self.done = threading.Event()
+        self._queue = queue
+        self.start()
+
+    def run(self) -> None:
+        self.taken.append(name_all(self._queue.take_full(always)))
+        self.done.set()
+
+
 def always(_: Item) -> bool:
     return True
 
@@ -154,40 +169,24 @@ def test_closing_gives_back_what_waited() -> None:
 def test_ahead_of_time_only_full_batches_are_taken() -> None:
     queue = make_queue(2)
     queue.put(make_items("t"))
-    taken: list[str] = []
-    done = threading.Event()
-
-    def take() -> None:
-        taken.append(name_all(queue.take_full(always)))
-        done.set()
-
-    taker = threading.Thread(target=take)
-    taker.start()
-    assert not done.wait(0.02)
+    taker = Taker(queue)
+    assert not taker.done.wait(0.02)
     queue.put(make_items("t"))
-    assert done.wait(10)
+    assert taker.done.wait(10)
     taker.join()
-    assert taken == ["00"]
+    assert taker.taken == ["00"]
 
 
 def test_nothing_is_taken_ahead_of_an_owner_that_is_free() -> None:
     queue = make_queue(2)
     queue.hold()
     queue.put(make_items("tt"))
-    taken: list[str] = []
-    done = threading.Event()
-
-    def take() -> None:
-        taken.append(name_all(queue.take_full(always)))
-        done.set()
-
-    taker = threading.Thread(target=take)
-    taker.start()
-    assert not done.wait(0.05)
+    taker = Taker(queue)
+    assert not taker.done.wait(0.05)
     queue.release()
-    assert done.wait(10)
+    assert taker.done.wait(10)
     taker.join()
-    assert taken == ["01"]
+    assert taker.taken == ["01"]
 
 
 @pytest.mark.parametrize(

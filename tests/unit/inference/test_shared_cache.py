@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import pytest
@@ -14,14 +16,19 @@ from sluice_inference.metrics import Metrics
 from sluice_inference.settings import read_settings
 
 
-def make_cache() -> SharedCache:
-    return SharedCache(read_settings({"REDIS_URL": "redis://127.0.0.1:1/0"}).cache, Metrics())
-
-
-async def wait_until_up(cache: SharedCache) -> None:
-    async with asyncio.timeout(5):
-        while not cache.is_up:  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.001)
+@asynccontextmanager
+async def run_cache() -> AsyncIterator[SharedCache]:
+    """Its watch runs, and Redis has answered it."""
+    settings = read_settings({"REDIS_URL": "redis://127.0.0.1:1/0"})
+    cache = SharedCache(settings.cache, Metrics())
+    cache.start()
+    try:
+        async with asyncio.timeout(5):
+            while not cache.is_up:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
+        yield cache
+    finally:
+        await cache.close()
 
 
 async def answer_ping(_: Any) -> bool:
@@ -36,12 +43,8 @@ async def test_connections_that_end_badly_do_not_end_the_watch(
 
     monkeypatch.setattr(Redis, "ping", answer_ping)
     monkeypatch.setattr(BlockingConnectionPool, "disconnect", fail)
-    cache = make_cache()
-    cache.start()
-    try:
-        await wait_until_up(cache)
-    finally:
-        await cache.close()
+    async with run_cache():
+        pass
 
 
 async def test_a_connection_that_was_closed_under_a_request_costs_a_hit(
@@ -52,12 +55,7 @@ async def test_a_connection_that_was_closed_under_a_request_costs_a_hit(
 
     monkeypatch.setattr(Redis, "ping", answer_ping)
     monkeypatch.setattr(Redis, "mget", fail)
-    cache = make_cache()
-    cache.start()
-    try:
-        await wait_until_up(cache)
+    async with run_cache() as cache:
         found = await cache.get_many([b"a"])
-    finally:
-        await cache.close()
     assert found == {}
     assert "the shared cache failed" in caplog.text
