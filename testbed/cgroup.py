@@ -30,6 +30,8 @@ def make(name: str) -> None:
     if _is_unified():
         _delegate(_ROOT)
         _delegate(_ROOT / path_of(name).lstrip("/"))
+    for folder in folders_of(name):
+        _weigh(folder)
 
 
 def kill(name: str) -> None:
@@ -98,6 +100,20 @@ def _copy_cpuset(hierarchy: Path, folder: Path) -> None:
     for each in ("cpuset.cpus", "cpuset.mems"):
         if (folder / each).exists() and not (folder / each).read_text().strip():
             (folder / each).write_text((hierarchy / each).read_text())
+
+
+def _weigh(folder: Path) -> None:
+    """Give the pods together the share of the CPU time that a kubelet gives them: all CPUs' worth.
+
+    A new group weighs as much as one CPU, which here is as much as a single busy process beside it:
+    version 1 puts a group and the processes of its parent on one scale.
+    """
+    shares = 1024 * (os.cpu_count() or 1)
+    if (folder / "cpu.shares").exists():
+        (folder / "cpu.shares").write_text(str(shares))
+    elif (folder / "cpu.weight").exists():
+        # As the kubelet converts: 2..262144 shares to a weight of 1..10000.
+        (folder / "cpu.weight").write_text(str(1 + (shares - 2) * 9999 // 262142))
 
 
 def folders_of(name: str) -> list[Path]:
