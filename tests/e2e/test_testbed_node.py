@@ -125,12 +125,19 @@ def make_gpu_pod(name: str, namespace: str, image: str, code: str, gpus: int) ->
     }
 
 
-def wait_for_phase(cluster: Cluster, namespace: str, pod: str, phase: str) -> None:
-    cluster.kubectl(
-        *("wait", "-n", namespace, f"pod/{pod}", f"--for=jsonpath={{.status.phase}}={phase}"),
-        "--timeout=90s",
-        seconds=100,
+def wait_for_success(cluster: Cluster, namespace: str, pod: str) -> None:
+    def status() -> dict[str, Any]:
+        told = cluster.kubectl("get", "pod", "-n", namespace, pod, "-o", "json").stdout
+        found: dict[str, Any] = json.loads(told)["status"]
+        return found
+
+    wait_until(
+        lambda: status()["phase"] in {"Succeeded", "Failed"},
+        seconds=90,
+        interval=0.5,
+        what=f"the end of pod {pod}",
     )
+    assert status()["phase"] == "Succeeded", status()
 
 
 def run_in_web(cluster: Cluster, namespace: str, code: str) -> str:
@@ -142,6 +149,11 @@ def run_in_web(cluster: Cluster, namespace: str, code: str) -> str:
 def allocatable_gpus(cluster: Cluster) -> int:
     node = json.loads(cluster.kubectl("get", "node", kubelet.NODE, "-o", "json").stdout)
     return int(node["status"]["allocatable"].get(kubelet.GPU_RESOURCE, "0"))
+
+
+def last_heartbeat(cluster: Cluster) -> str:
+    path = '{.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}'
+    return cluster.kubectl("get", "node", kubelet.NODE, "-o", f"jsonpath={path}").stdout
 
 
 def containers_of_web(cluster: Cluster, namespace: str) -> set[str]:
@@ -173,7 +185,7 @@ def test_restricted_pod_gets_one_gpu_and_its_output_can_be_read(
         " 'user': os.getuid(), 'writable': writable}))"
     )
     apply(cluster, make_gpu_pod("gpu", namespace, image, code, 1))
-    wait_for_phase(cluster, namespace, "gpu", "Succeeded")
+    wait_for_success(cluster, namespace, "gpu")
     said = json.loads(cluster.kubectl("logs", "-n", namespace, "gpu").stdout)
     assert [each.startswith("GPU-") for each in said["gpus"]] == [True]
     assert said["user"] == 65532
@@ -281,14 +293,17 @@ def test_kubelet_starting_again_keeps_pods_and_finds_its_gpus(
     cluster: Cluster, namespace: str, web: str, image: str
 ) -> None:
     before = containers_of_web(cluster, namespace)
+    heard = last_heartbeat(cluster)
     cluster.restart("kubelet")
     cluster.wait_for(f"http://{web}:80/", what="web", seconds=30)
-    # Admitted only once the device plugin has registered anew.
+    # Admitted only once the device plugin has registered anew: until the new kubelet has spoken, the
+    # node has the GPUs that the old one saw, and a pod that is bound to it then fails for good.
     code = "import os; print(os.environ['NVIDIA_VISIBLE_DEVICES'].count('GPU-'))"
     gpus = kubelet.count_gpus()
+    wait_until(lambda: last_heartbeat(cluster) != heard, seconds=60, what="the new kubelet's word")
     wait_until(lambda: allocatable_gpus(cluster) == gpus, seconds=60, what="the GPUs")
     apply(cluster, make_gpu_pod("after", namespace, image, code, gpus))
-    wait_for_phase(cluster, namespace, "after", "Succeeded")
+    wait_for_success(cluster, namespace, "after")
     assert cluster.kubectl("logs", "-n", namespace, "after").stdout == f"{gpus}\n"
     assert containers_of_web(cluster, namespace) == before
 
