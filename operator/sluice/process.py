@@ -148,7 +148,7 @@ class Process:
             },
             ready={"kinds": self._check_kinds, "caches": self._check_caches},
         )
-        self._missing: list[str] = ["not looked for yet"]
+        self._unserved = "the kinds are not looked for yet"
         self._served: list[Pump] = []
         api.fence = lambda: elector.leading
         self._leading = asyncio.Event()
@@ -187,27 +187,38 @@ class Process:
     async def _find_kinds(self) -> None:
         """Return when every kind that must be there is there; kopf looks only once, at its start."""
         while True:
-            served, missing = [], []
-            for pump in self._pumps:
-                name = f"{pump.kind.plural}.{pump.kind.api_version}"
-                try:
-                    if await self._api.serves(pump.kind):
-                        served.append(pump)
-                    elif pump.optional:
-                        pump.cache.synced = True
-                        pump.cache.served = False
-                        logger.info("optional kind is not served", extra={"kind": name})
-                    else:
-                        missing.append(name)
-                except ApiError as error:
-                    missing.append(f"{name} ({error.message})")
-            self._served, self._missing = served, missing
-            if not missing:
-                return
-            logger.warning(
-                "kinds are missing: are the CRDs applied?", extra={"kinds": ", ".join(missing)}
-            )
+            try:
+                missing = await self._look_for_kinds()
+            except ApiError as error:
+                # It would be the same answer for every kind, and says nothing about the CRDs.
+                self._unserved = f"the API server does not say its kinds: {error.message}"
+                detail = {"detail": error.message, "again_in_s": KINDS_POLL}
+                logger.warning("the API server does not say its kinds", extra=detail)
+            else:
+                self._unserved = f"not served: {', '.join(missing)}" if missing else ""
+                if not missing:
+                    return
+                logger.warning(
+                    "kinds are missing: are the CRDs applied?",
+                    extra={"kinds": ", ".join(missing), "again_in_s": KINDS_POLL},
+                )
             await self._clock.sleep(KINDS_POLL)
+
+    async def _look_for_kinds(self) -> list[str]:
+        """The kinds that must be served and are not; ``_served`` are those that are."""
+        served, missing = [], []
+        for pump in self._pumps:
+            name = f"{pump.kind.plural}.{pump.kind.api_version}"
+            if await self._api.serves(pump.kind):
+                served.append(pump)
+            elif pump.optional:
+                pump.cache.synced = True
+                pump.cache.served = False
+                logger.info("optional kind is not served", extra={"kind": name})
+            else:
+                missing.append(name)
+        self._served = served
+        return missing
 
     async def _start_watches(self) -> "asyncio.Task[None]":
         intakes = [self._auditor.intakes[pump.kind] for pump in self._served]
@@ -225,7 +236,7 @@ class Process:
         return asyncio.create_task(kopf.run_tasks(kopf_tasks, ignored=existing))
 
     async def _sync_and_audit(self) -> None:
-        while self._missing:
+        while self._unserved:
             await self._clock.sleep(0.05)
         began = self._clock.monotonic()
         await asyncio.gather(*(self._auditor.fill(pump.kind) for pump in self._served))
@@ -324,7 +335,7 @@ class Process:
         return "" if self._workers.is_healthy() else "a worker hangs or has died"
 
     def _check_kinds(self) -> str:
-        return f"not served: {', '.join(self._missing)}" if self._missing else ""
+        return self._unserved
 
     def _check_caches(self) -> str:
         behind = [pump.kind.plural for pump in self._pumps if not pump.cache.synced]

@@ -88,14 +88,14 @@ class Bench:
             "XDG_RUNTIME_DIR": str(directory),
         }
 
-    async def start(self, *flags: str) -> Operator:
+    async def start(self, *flags: str, **environ: str) -> Operator:
         arguments = ("--namespace", self.namespace, "--probe-host", "127.0.0.1", *flags)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(PROGRAM),
             *("--probe-port", "0", "--log-format", "json", *arguments),
             stderr=asyncio.subprocess.PIPE,
-            env=self._environ,
+            env=self._environ | environ,
         )
         operator = Operator(process)
         self.operators.append(operator)
@@ -173,6 +173,22 @@ async def test_it_follows_its_sources_and_repairs_its_copies(bench: Bench) -> No
         for path in ("/healthz", "/readyz"):
             async with session.get(path) as answer:
                 assert answer.status == 200, await answer.text()
+
+
+async def test_a_server_that_does_not_answer_is_said_once_for_all_kinds(
+    bench: Bench, cluster: Cluster, tmp_path: Path
+) -> None:
+    away = tmp_path / "kubeconfig"
+    server = f"https://127.0.0.1:{cluster.api_port}"
+    away.write_text(cluster.kubeconfig.read_text().replace(server, "https://127.0.0.1:1"))
+    operator = await bench.start(KUBECONFIG=str(away))
+    said = await operator.wait_for("the API server does not say its kinds")
+    assert "Cannot connect to host 127.0.0.1:1" in said["detail"]
+    url = f"http://127.0.0.1:{operator.find('probes')[0]['port']}/readyz"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert (answer.status, said["detail"] in await answer.text()) == (503, True)
+    assert await operator.end(signal.SIGTERM) == 0
+    assert operator.find("kinds are missing: are the CRDs applied?") == []
 
 
 async def test_nothing_is_written_while_nothing_happens_and_after_a_restart(bench: Bench) -> None:
