@@ -59,6 +59,7 @@ class Simulation:
         self.log: list[str] = []
         self.events: list[str] = []
         self._version = 100
+        self._seen: tuple[int, Evidence, World | None] = (0, self.evidence, None)
         self._carried: dict[str, int] = {}  # by revision: what the gateway really does
         self._lag_left = 0
         self._left: tuple[dict[str, datetime], ...] = ({}, {})  # front, route: when clients left
@@ -324,7 +325,12 @@ class Simulation:
     # The operator
 
     def world(self) -> World:
-        return observe(self.caches, self.service, self.evidence)
+        """As the operator sees it; looked at anew only once something has changed."""
+        version, evidence, world = self._seen
+        if world is None or version != self._version or evidence is not self.evidence:
+            world = observe(self.caches, self.service, self.evidence)
+            self._seen = (self._version, self.evidence, world)
+        return world
 
     def decide(self) -> Plan:
         return plan(self.world(), self.now, POLICY)
