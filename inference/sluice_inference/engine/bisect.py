@@ -14,17 +14,24 @@ Run = Callable[[Sequence[Payload]], Sequence[Output | RunError]]
 
 
 _MOST_IN_A_ROW = 3
-"""So many single items one after the other without memory: not the items are too large."""
+"""So many single items one after the other without memory: perhaps not the items are too large."""
+
+
+def _keep(payload: Payload) -> Payload:
+    return payload
 
 
 @dataclass(slots=True)
 class Shortage:
     """Single items in a row that there was no memory for, over all of an engine's batches.
 
-    One alone may be the item's fault, where pictures keep the size that the client chose.
+    That may be the items' fault, where pictures keep the size that the client chose, however many come
+    in a row. So in the end the device is asked with an item of the same sort that is as small as can be:
+    `shrink` makes it.
     """
 
     in_a_row: int = 0
+    shrink: Callable[[Payload], Payload] = _keep
 
 
 @dataclass(slots=True)
@@ -48,7 +55,8 @@ def run_isolated(
     """One outcome for each payload. At most 2n-1 runs, and one when all is well.
 
     Raises DeviceLostError where no run can succeed any more: a failed device, or no memory for three
-    single items in a row. All else stays with its item; this is an outermost edge.
+    single items in a row nor for the smallest one after them. All else stays with its item; this is an
+    outermost edge.
     """
     trouble = trouble if trouble is not None else Trouble()
     shortage = shortage if shortage is not None else Shortage()
@@ -64,8 +72,8 @@ def run_isolated(
             if fault is Fault.MEMORY:
                 shortage.in_a_row += 1
                 if shortage.in_a_row >= _MOST_IN_A_ROW:
-                    message = f"there was no memory for {shortage.in_a_row} single items in a row"
-                    raise DeviceLostError(message) from error
+                    _ask_for_room(run, shortage.shrink(payloads[0]))
+                    shortage.in_a_row = 0
             log("error", "the model failed on an item", exc_info=True)
             return [RunError(type(error).__name__)]
         if fault is Fault.MEMORY:
@@ -80,6 +88,22 @@ def run_isolated(
         log("error", "the model gave another number of outputs", got=len(outcomes))
         return [RunError("wrong number of outputs") for _ in payloads]
     return outcomes
+
+
+def _ask_for_room(run: Run, payload: Payload) -> None:
+    """Whether the device can still run anything; DeviceLostError if it can't."""
+    try:
+        run([payload])
+    except Exception as error:
+        match classify_fault(error):
+            case Fault.MEMORY:
+                items = f"{_MOST_IN_A_ROW} single items in a row"
+                message = f"there was no memory for {items}, nor for a small one"
+                raise DeviceLostError(message) from error
+            case Fault.DEVICE:
+                raise DeviceLostError(f"the device failed: {_shorten(error)}") from error
+            case Fault.INPUT:
+                return  # there was room for it, whatever the model made of it
 
 
 def _shorten(error: Exception) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from sluice_inference.engine.faults import DeviceLostError
 from sluice_inference.engine.former import Batch, Former
 from sluice_inference.engine.gpu_health import GpuWatch, watch_gpus
 from sluice_inference.engine.queue import Announcement, Item, WorkQueue
-from sluice_inference.engine.stack import Stacker
+from sluice_inference.engine.stack import Pixels, Stacker
 from sluice_inference.engine.telling import EngineMetrics
 from sluice_inference.engine.ticket import Outcome, Ticket, deliver, turn_away
 from sluice_inference.errors import LoadError, RunError
@@ -42,6 +43,10 @@ from sluice_inference.trail import Trail
 # eight times, which is more than the text towers read.
 _SHORT = 64
 _LONGEST = 4
+
+# What the device is asked with when there was no memory: characters, and pixels of a side.
+_FEW = 8
+_CORNER = 32
 
 
 class Engine:
@@ -181,6 +186,7 @@ class Engine:
         self._backend.warmup()
         warm = time.monotonic()
         self._metrics.warmup_seconds.set(warm - loaded)
+        self._shortage.shrink = lambda payload: shrink(payload, facts.image.fit)
         self._former = Former(self._queue, _is_wanted, self._make_stacker(facts))
         self._former.start()
         if facts.device.startswith("cuda"):
@@ -256,6 +262,24 @@ def make_item(payload: Payload, deadline: float, now: float, ticket: Ticket, ind
             return Item(
                 Kind.IMAGE, payload, deadline, now, ticket, index, payload.shape, payload.nbytes
             )
+
+
+def shrink(payload: Payload, fit: Fit) -> Payload:
+    """The least of a payload's sort that the model takes: a few letters, a corner of a picture.
+
+    A model whose pictures have one size gets the picture as it is: it is as large as all others.
+    """
+    match payload:
+        case str():
+            return payload[:_FEW]
+        case Prompt():
+            return replace(payload, pixels=_crop(payload.pixels, fit), text=payload.text[:_FEW])
+        case _:
+            return _crop(payload, fit)
+
+
+def _crop(pixels: Pixels, fit: Fit) -> Pixels:
+    return np.ascontiguousarray(pixels[:_CORNER, :_CORNER]) if fit is Fit.KEEP else pixels
 
 
 def _make_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from sluice_inference.engine.backend import Kind, ModelFacts, Output, Payload, Prompt
-from sluice_inference.engine.engine import Engine, make_item
+from sluice_inference.engine.engine import Engine, make_item, shrink
 from sluice_inference.engine.stack import ImageStack, stack_images
 from sluice_inference.engine.ticket import Ticket
 from sluice_inference.errors import EngineStoppedError, LoadError, QueueFullError, RunError
-from sluice_inference.imaging.plan import ImagePlan
+from sluice_inference.imaging.plan import Fit, ImagePlan
 from sluice_inference.lifecycle import Lifecycle, State
 from sluice_inference.metrics import Metrics
 from sluice_inference.trail import Trail
@@ -355,7 +355,28 @@ async def test_no_memory_for_three_items_in_a_row_ends_the_engine() -> None:
     with pytest.raises(EngineStoppedError):
         await asyncio.wait_for(rig.engine.submit(["c"], soon()), 5)
     assert await asyncio.to_thread(rig.backend.closed.wait, 10)
-    assert rig.failures == ["there was no memory for 3 single items in a row"]
+    assert rig.failures == ["there was no memory for 3 single items in a row, nor for a small one"]
+
+
+@pytest.mark.parametrize(
+    ("fit", "shape"),
+    [
+        pytest.param(Fit.KEEP, (32, 32, 3), id="a corner, where pictures have their own size"),
+        pytest.param(Fit.STRETCH, (300, 400, 3), id="as it is, where all have one size"),
+    ],
+)
+def test_the_least_item_is_one_that_the_model_takes(fit: Fit, shape: tuple[int, ...]) -> None:
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    question = shrink(Prompt(pixels, "what is on this pizza?", "vqa"), fit)
+    assert isinstance(question, Prompt)
+    picture = shrink(pixels, fit)
+    assert isinstance(picture, np.ndarray)
+    assert (picture.shape, question.pixels.shape) == (shape, shape)
+    assert (question.text, question.task, shrink("olives over tomato", fit)) == (
+        "what is ",
+        "vqa",
+        "olives o",
+    )
 
 
 async def test_a_lost_device_ends_the_engine_and_answers_all() -> None:

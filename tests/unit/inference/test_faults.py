@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_what_has_no_room_is_run_in_parts(room: int, sizes: list[int], smallest:
     ("error", "runs"),
     [
         pytest.param(RuntimeError("CUDA error"), 1, id="a device that is gone is not asked again"),
-        pytest.param(MemoryError(), 7, id="no memory for three single items in a row"),
+        pytest.param(MemoryError(), 8, id="no memory for three single items in a row"),
     ],
 )
 def test_nothing_runs_on_a_lost_device(error: Exception, runs: int) -> None:
@@ -158,3 +159,34 @@ def test_an_item_without_memory_fails_alone_until_three_do_in_a_row(
             said += "x" if isinstance(outcome, RunError) else "."
         assert (trouble.out_of_memory, trouble.too_large) == (int(name == "A"), 0)
     assert said == outcomes
+
+
+def test_items_that_are_too_large_do_not_end_the_device_however_many_they_are() -> None:
+    def run(batch: Sequence[Payload]) -> list[Output | RunError]:
+        if len(str(batch[0])) > 2:
+            raise MemoryError
+        return [Output(None, None) for _ in batch]
+
+    shortage = Shortage(shrink=lambda payload: str(payload)[:2])
+    for _ in range(10):
+        (outcome,) = run_isolated(run, ["large"], Trouble(), shortage)
+        assert isinstance(outcome, RunError)
+
+
+@pytest.mark.parametrize(
+    ("small", "lost"),
+    [
+        pytest.param(MemoryError(), True, id="no memory for it either"),
+        pytest.param(RuntimeError("CUDA error"), True, id="the device is gone"),
+        pytest.param(ValueError("too small"), False, id="it had the room to refuse it"),
+    ],
+)
+def test_after_three_without_memory_a_small_item_decides(small: Exception, lost: bool) -> None:
+    def run(batch: Sequence[Payload]) -> list[Output | RunError]:
+        raise small if batch == ["la"] else MemoryError()
+
+    shortage = Shortage(shrink=lambda payload: str(payload)[:2])
+    for _ in range(2):
+        run_isolated(run, ["large"], Trouble(), shortage)
+    with pytest.raises(DeviceLostError) if lost else nullcontext():
+        run_isolated(run, ["large"], Trouble(), shortage)
