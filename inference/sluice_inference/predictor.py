@@ -101,7 +101,8 @@ class Reply:
     """One outcome for each input, in order, and which model gave them.
 
     `fallback_reason`: why it was not the primary one; empty where it was. `others`: where a fallback
-    answered only some of the inputs, who answered those, by their index.
+    answered only some of the inputs, who answered those, by their index. `is_kept`: the model had no part
+    in it, it was all known before.
     """
 
     outcomes: Sequence[Outcome]
@@ -109,6 +110,7 @@ class Reply:
     facts: ModelFacts
     fallback_reason: str = ""
     others: Mapping[int, Source] = field(default_factory=dict)
+    is_kept: bool = False
 
     def find_source(self, index: int) -> Source:
         """Who gave outcome `index`. Labels differ between models: take them from here."""

@@ -305,8 +305,10 @@ def _is_server_fault(outcome: Outcome) -> bool:
 def _judge(reply: Reply) -> str | None:
     """How the model did, for the breaker: a reason where it failed at half of its inputs or more.
 
-    None where no input got as far as the model: they were all at fault themselves.
+    None where no input got as far as the model: they were all at fault themselves, or known before.
     """
+    if reply.is_kept:
+        return None
     problems = [one for one in reply.outcomes if isinstance(one, RequestError)]
     reasons = [reason for one in problems if (reason := _find_reason(one))]
     tried = len(reply.outcomes) - len(problems) + len(reasons)

@@ -364,6 +364,18 @@ async def test_a_probe_that_never_met_the_model_says_nothing_of_it() -> None:
     assert (read_label(answer), breaker.state.name) == ("big", "CLOSED")
 
 
+async def test_an_answer_from_the_cache_does_not_show_that_the_model_is_well() -> None:
+    async with start(SMALL, BREAKER_OPEN_S="0.1", CACHE_SIZE_MB="1") as rig:
+        await rig.classify()
+        breaker = open_breaker(rig)
+        await asyncio.sleep(0.11)  # the breaker's clock is the real one here
+        known = await rig.classify()
+        after_known = breaker.state.name
+        fresh = await rig.classify(**{"cache-control": "no-cache"})
+    assert (read_label(known), after_known) == ("big", "OPEN")
+    assert (read_label(fresh), breaker.state.name) == ("big", "CLOSED")
+
+
 async def test_inputs_at_fault_do_not_hide_that_the_model_failed_at_the_others() -> None:
     async with start(SMALL, BROKEN, BREAKER_ERRORS="1") as rig:
         names = [("files", ("x", data)) for data in (JPEG[:200], JPEG[:200], JPEG)]
