@@ -89,7 +89,7 @@ def make_local(
     )
     answerer: Answerer = Predictor(model, engine, pool, metrics, settings.quality)
     if tiers is not None:
-        answerer = Cached(answerer, model, settings.quality, tiers, metrics)
+        answerer = Cached(answerer, model, settings.quality, tiers, metrics, server=settings.server)
     return LocalModel(model, lifecycle, engine, answerer, metrics)
 
 

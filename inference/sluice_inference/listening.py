@@ -18,6 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 BACKLOG = 4096
 # What a request may have beside its body: line, headers, trailers.
 MAX_HEAD_BYTES = 64 * 1024
+# A client that takes nothing of its answer for so long is given up. Else the answer would be kept for as
+# long as it likes, and the end of the process would wait for it.
+UNREAD_MS = 10_000
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -86,6 +89,8 @@ def make_listener(host: str, port: int) -> socket.socket:
     else:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # Connections have both from their listener.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
     listener.setblocking(False)
     return listener

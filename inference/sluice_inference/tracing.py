@@ -7,6 +7,7 @@ request that is not sampled costs a look at its headers. Needs the extra `infere
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sluice_inference.errors import SettingsError
 from sluice_inference.settings.monitoring import MonitoringSettings
 from sluice_inference.trail import Trail
 
+_CLOSE_S = 2.0
 # https://www.w3.org/TR/trace-context-1/#traceparent-header
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.*"
@@ -44,7 +46,7 @@ class Tracer(Protocol):
         """Make a request's spans. Cheap; what can't be sent is dropped."""
 
     def close(self) -> None:
-        """Send what is left, within a few seconds."""
+        """Send what is left, within `_CLOSE_S`; what that is not enough for is lost."""
 
 
 def make_tracer(settings: MonitoringSettings, resource: dict[str, str]) -> Tracer | None:
@@ -119,7 +121,10 @@ class SpanMaker:
         span.end(to_ns(visit.end))
 
     def close(self) -> None:
-        self._provider.shutdown()
+        # The library waits up to 30 s for a collector that swallows packets, and knows no way to be told.
+        closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
 
 def _find_parent(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -45,12 +45,15 @@ class Cached:
         quality: QualitySettings,
         tiers: Tiers,
         metrics: Metrics,
+        *,
+        server: str,
     ) -> None:
         self._answerer = answerer
         self._model = model
         self._quality = quality
         self._tiers = tiers
         self._metrics = metrics
+        self._server = server
         # Without a digest, a name and a version are only what somebody wrote: good enough for this
         # process, not for others' answers.
         self._is_shared = bool(model.digest)
@@ -83,12 +86,13 @@ class Cached:
             one if isinstance(one, RequestError) else answers[key].outcome
             for key, one in zip(keys, job.inputs, strict=True)
         ]
-        return Reply(outcomes, self._model, facts)
+        is_kept = all(found.tier for found in answers.values())
+        return Reply(outcomes, self._model, facts, is_kept=is_kept)
 
     async def _make_keys(self, job: Job, facts: ModelFacts) -> list[bytes]:
         """A key for each input; an empty one for what can't be used anyway."""
         if self._key_maker is None or self._key_maker.facts is not facts:
-            self._key_maker = KeyMaker(self._model, facts, self._quality)
+            self._key_maker = KeyMaker(self._model, facts, self._quality, self._server)
         make = self._key_maker.make
 
         def make_all() -> list[bytes]:

@@ -1,6 +1,7 @@
 """What an answer is filed under: everything that decides it, and nothing else. No I/O.
 
-Two requests meet under one key only where the same model, run the same way, would see the same bytes.
+Two requests meet under one key only where the same server, with the same model, run the same way, would see
+the same bytes.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ class KeyMaker:
     """Makes keys for one loaded model.
 
     Part of each: the artifact's digest, name and version, backend, device and precision (other kernels,
-    other last digits), how a picture becomes pixels, and what a picture is refused for.
+    other last digits), how a picture becomes pixels, what a picture is refused for, and `server`, the
+    revision of whoever computes: another image may decode or compute in another way.
     """
 
-    def __init__(self, model: ModelSettings, facts: ModelFacts, quality: QualitySettings) -> None:
+    def __init__(
+        self, model: ModelSettings, facts: ModelFacts, quality: QualitySettings, server: str
+    ) -> None:
         self.facts = facts
         decided_by = {
             "format": FORMAT,
+            "server": server,
             "model": [model.digest, model.name, model.version, facts.architecture],
             "run": [facts.backend, facts.device, model.precision],
             "answer": [facts.tasks, facts.labels, facts.space, facts.dimension],

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sluice_inference.imaging.fit import Pixels, Size, compute_scaled, fit_picture
 from sluice_inference.imaging.plan import ImagePlan
+from sluice_inference.imaging.scans import check_scans
 from sluice_inference.imaging.sniff import ImageHeader, make_corrupt, read_header
 
 # A file that ends early is refused, not filled up with grey.
@@ -40,6 +41,7 @@ _DAMAGED = (
 # afterwards. On a finely textured picture of 1920x1080 that moves grey levels by 0.6 on average; at 1 it
 # would be several times as much.
 _DETAIL = 2
+_STRIP_PIXELS = 1 << 18
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,6 +65,8 @@ def decode_image(data: bytes, plan: ImagePlan, *, max_bytes: int, max_pixels: in
     header = read_header(data, max_bytes=max_bytes, max_pixels=max_pixels)
     if header.media_type == "image/png":
         _check_chunks(data)
+    else:
+        check_scans(data)
     try:
         with Image.open(BytesIO(data), formats=["JPEG", "PNG"]) as image:
             if image.size != (header.width, header.height):
@@ -108,9 +112,20 @@ def _turn_size(size: Size, turn: int) -> Size:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """In strips: a copy of the whole for each step would take four times the picture's memory."""
     if image.mode == "RGB":
         image.load()
         return image
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        rgb.paste(_convert(image.crop(box)), box)
+    image.close()  # its pixels, which whoever opened it would hold on to
+    return rgb
+
+
+def _convert(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         wide = np.asarray(image).astype(np.uint32) >> 8
         return Image.fromarray(wide.clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -160,7 +160,7 @@ def decode_json(
             raise _make_too_many("the JSON has more commas than its inputs could have", most)
     try:
         return decoder.decode(body if size is None else memoryview(body)[:size])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise explain(error, wanted) from error
 
 
@@ -206,6 +206,12 @@ def decode_image(quoted: msgspec.Raw, at: str) -> bytes:
 
 def explain(error: Exception, wanted: str) -> RequestError:
     """What is told of a body that can't be decoded: where it fails, and what is wanted."""
-    # msgspec's texts name the place and the type in the client's own body, nothing of ours.
-    where = str(error) if isinstance(error, msgspec.DecodeError) else "the body is no UTF-8"
+    match error:
+        case msgspec.DecodeError():
+            # Its texts name the place and the type in the client's own body, nothing of ours.
+            where = str(error)
+        case RecursionError():
+            where = "the JSON is nested too deep"
+        case _:
+            where = "the body is no UTF-8"
     return RequestError(400, "BODY_INVALID", f"{where}; wanted is {wanted}")

@@ -143,6 +143,7 @@ def decode_request(body: bytes, header: str | None, most: int) -> Asked:
     """
     size = len(body) if header is None else _read_size(header, len(body))
     asked = decode_json(_DECODER, body, most, _WANTED, size)
+    _check_outputs(asked.outputs or ())
     inputs: dict[str, Elements] = {}
     elements = 0
     is_binary: dict[str, bool] = {}
@@ -173,6 +174,15 @@ def decode_request(body: bytes, header: str | None, most: int) -> Asked:
         raise _make_invalid(f"{len(body) - position} bytes follow the last binary input")
     is_wanted = asked.parameters.get("binary_data_output") is True
     return Asked(asked.id, inputs, is_binary, asked.outputs, is_wanted)
+
+
+def _check_outputs(outputs: Sequence[Wanted]) -> None:
+    """Each output is a tensor of its own: named without number, one request would fill the memory."""
+    names: set[str] = set()
+    for wanted in outputs:
+        if wanted.name in names:
+            raise _make_invalid(f"output {wanted.name[:64]!r} is there twice")
+        names.add(wanted.name)
 
 
 def _read_size(header: str, most: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluice_inference import __version__
 from sluice_inference.errors import SettingsError
 from sluice_inference.settings.cache import CacheSettings, read_cache
 from sluice_inference.settings.guard import GuardSettings, read_guard
@@ -41,6 +42,11 @@ class Settings:
     max_workers: int
     slow_request_ms: float
     termination_log: Path
+
+    @property
+    def server(self) -> str:
+        """Who computes here: the revision, or the package's version where nobody named one."""
+        return self.revision or __version__
 
 
 def read_settings(env: Mapping[str, str]) -> Settings:

@@ -20,6 +20,7 @@ from sluice_inference.metrics import Metrics
 from sluice_inference.predictor import CacheUse, Input, Job, Outcome, Question, Reply
 from sluice_inference.settings import Settings, read_settings
 from sluice_inference.settings.model import ModelSettings
+from tests.serving import serve
 
 FACTS = ModelFacts(
     "fake", "cpu", "fake", ("ImageEmbedding",), ("a", "b"), "space-1", 2, ImagePlan.square(32)
@@ -76,7 +77,9 @@ class Case:
             self.model.gate.set()
         metrics = Metrics()
         tiers = Tiers(read.cache.size_bytes, None, metrics)
-        self.cached = Cached(self.model, read.model, read.quality, tiers, metrics)
+        self.cached = Cached(
+            self.model, read.model, read.quality, tiers, metrics, server=read.server
+        )
 
     async def ask(
         self,
@@ -252,7 +255,8 @@ def make_key(
     **env: str,
 ) -> bytes:
     read = settings(**env)
-    return KeyMaker(read.model, facts, read.quality).make(one, with_quality=with_quality)
+    maker = KeyMaker(read.model, facts, read.quality, read.server)
+    return maker.make(one, with_quality=with_quality)
 
 
 KEYS: Sequence[tuple[str, bytes]] = [
@@ -266,6 +270,8 @@ KEYS: Sequence[tuple[str, bytes]] = [
     ("another digest", make_key(b"x", MODEL_DIGEST="sha256:2")),
     ("another version", make_key(b"x", MODEL_VERSION="1.0.1")),
     ("another name", make_key(b"x", MODEL_NAME="pasta")),
+    ("a revision", make_key(b"x", SLUICE_REVISION="abc123")),
+    ("another revision", make_key(b"x", SLUICE_REVISION="abc124")),
     ("another precision", make_key(b"x", PRECISION="bfloat16")),
     ("another backend", make_key(b"x", replace(FACTS, backend="onnx"))),
     ("another device", make_key(b"x", replace(FACTS, device="cuda"))),
@@ -293,6 +299,29 @@ def test_what_decides_nothing_is_not_in_the_key(
     one: Input, env: dict[str, str], with_quality: bool
 ) -> None:
     assert make_key(one, with_quality=with_quality, **env) == make_key(one)
+
+
+def test_where_there_is_no_revision_the_packages_version_is_in_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = make_key(b"x")
+    revised = make_key(b"x", SLUICE_REVISION="abc123")
+    monkeypatch.setattr("sluice_inference.settings.__version__", "0.0.0")
+    assert make_key(b"x") != before
+    assert make_key(b"x", SLUICE_REVISION="abc123") == revised
+
+
+async def test_a_server_does_not_answer_with_what_another_revision_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiers = Tiers(1 << 20, None, Metrics())
+    monkeypatch.setattr("tests.serving.make_tiers", lambda *_: tiers)
+    said = []
+    for revision in ("a", "a", "b"):
+        async with serve(SLUICE_REVISION=revision) as served, served.connect() as client:
+            answer = await client.post("/embed", json={"inputs": [{"text": "x"}]})
+            said.append(answer.headers["sluice-cache"])
+    assert said == ["miss", "hit", "miss"]
 
 
 def test_a_texts_key_does_not_care_for_the_quality_of_pictures() -> None:

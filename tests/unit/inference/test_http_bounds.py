@@ -112,6 +112,39 @@ async def test_v2s_binary_elements_are_counted_before_they_are_cut() -> None:
     assert (answer.status_code, answer.json()["error"][:15]) == (413, "TOO_MANY_INPUTS")
 
 
+_DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/embed", '{"inputs":[{"image":%s', id="embed"),
+        pytest.param("/predict", '{"inputs":[{"image":%s', id="predict"),
+        pytest.param("/classify", '{"inputs":[{"image":%s', id="classify"),
+        pytest.param("/similarity", '{"pairs":[[{"image":%s', id="similarity"),
+        pytest.param(PREDICT, '{"instances":[{"b64":%s', id="v1"),
+        pytest.param(PREDICT, '{"more":%s', id="v1, beside the instances"),
+        pytest.param("/v1/embeddings", '{"model":"pizza","more":%s', id="openai"),
+        pytest.param(INFER, _TENSOR + "%s", id="v2, data"),
+        pytest.param(INFER, '{"more":%s', id="v2, beside the inputs"),
+    ],
+)
+async def test_json_of_endless_depth_is_refused_in_every_dialect(path: str, body: str) -> None:
+    async with start() as client:
+        answer = await client.post(path, content=body % _DEEP, headers=_JSON)
+    assert (answer.status_code, "BODY_INVALID" in answer.text.upper()) == (400, True), answer.text
+    assert "the JSON is nested too deep; wanted is" in answer.text
+
+
+async def test_v2_gives_an_output_once_however_often_it_is_asked_for() -> None:
+    tensor = {"name": "TEXT", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+    body = {"inputs": [tensor], "outputs": [{"name": "text_embeds"}] * 100_000}
+    async with start() as client:
+        answer = await client.post(INFER, json=body)
+    expected = {"error": "BODY_INVALID: output 'text_embeds' is there twice"}
+    assert (answer.status_code, answer.json()) == (400, expected)
+
+
 async def test_commas_in_texts_and_in_binary_are_no_inputs() -> None:
     texts = [{"text": "," * 8192}] * 128
     image = base64.b64encode(JPEG).decode()

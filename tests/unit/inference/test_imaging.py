@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -14,6 +17,7 @@ from sluice_inference.errors import RequestError
 from sluice_inference.imaging.decode import decode_image
 from sluice_inference.imaging.fit import compute_scaled
 from sluice_inference.imaging.plan import Filter, Fit, ImagePlan
+from sluice_inference.imaging.scans import check_scans
 from sluice_inference.imaging.sniff import read_header
 from tests.photos import make_photo
 
@@ -112,6 +116,76 @@ def test_what_is_no_image_within_limits_is_refused(
     assert "0x7f" not in caught.value.message  # no object's address
 
 
+def repeat_scan(jpeg: bytes, number: int, count: int) -> bytes:
+    """The JPEG with its scan of this number, and the tables before it, so often."""
+    starts = [found.start() for found in re.finditer(rb"\xff\xda", jpeg)]
+    after = re.compile(rb"\xff[\xc4\xd9\xda]")
+    begin, end = (
+        found.start()
+        for found in (after.search(jpeg, starts[at] + 2) for at in (number - 1, number))
+        if found
+    )
+    return jpeg[:begin] + jpeg[begin:end] * count + jpeg[end:]
+
+
+def make_planes(count: int) -> bytes:
+    """A baseline JPEG whose one scan is now `count` scans of its first component."""
+    start = JPEG.index(b"\xff\xda")
+    scan = b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 0, 63, 0)
+    return JPEG[:start] + (scan + JPEG[start + 14 : -2]) * count + b"\xff\xd9"
+
+
+PROGRESSIVE = save(make_image(), "JPEG", progressive=True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(repeat_scan(PROGRESSIVE, 1, 65), id="progressive"),
+        pytest.param(make_planes(65), id="one component at a time"),
+        pytest.param(
+            repeat_scan(PROGRESSIVE, 1, 65).replace(b"\xff\xda", b"\xff\xff\xff\xda"),
+            id="with fill bytes",
+        ),
+    ],
+)
+def test_scans_without_number_are_refused_before_they_are_decoded(data: bytes) -> None:
+    with pytest.raises(RequestError, match="more than 64 scans") as caught:
+        decode(data)
+    assert (caught.value.status, caught.value.code) == (422, "IMAGE_CORRUPT")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(repeat_scan(PROGRESSIVE, 1, 55), id="many"),
+        pytest.param(
+            save(make_image(), "JPEG", progressive=True, comment=b"\xff\xda" * 999),
+            id="in a comment",
+        ),
+        pytest.param(PROGRESSIVE + b"\xff\xda" * 999, id="after the end"),
+        pytest.param(JPEG[:-2] + make_planes(999)[2:], id="after the only one of a baseline"),
+    ],
+)
+def test_only_scans_of_the_picture_itself_are_counted(data: bytes) -> None:
+    check_scans(data)
+
+
+def test_segments_without_number_are_refused() -> None:
+    with pytest.raises(RequestError, match="more than 10000 segments"):
+        check_scans(JPEG[:2] + b"\xff\xfe\x00\x02" * 10_000 + JPEG[2:])
+    with pytest.raises(RequestError, match="no frame header"):
+        decode(JPEG[:2] + b"\xff\xfe\x00\x02" * 10_000 + JPEG[2:])
+
+
+def test_a_long_scan_is_read_over_wherever_its_pieces_end() -> None:
+    start = PROGRESSIVE.index(b"\xff\xda") + 14
+    for length in range((1 << 20) - 3, (1 << 20) + 3):
+        filled = PROGRESSIVE[:start] + b"x" * length + repeat_scan(PROGRESSIVE, 1, 65)[start:]
+        with pytest.raises(RequestError, match="scans"):
+            check_scans(filled)
+
+
 def test_every_prefix_of_an_image_is_answered_without_a_crash() -> None:
     for length in range(0, len(NOISE), 37):
         with pytest.raises(RequestError):
@@ -142,6 +216,39 @@ def test_every_mode_becomes_rgb(
     assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
     assert np.abs(pixels[8, 2].astype(int) - left).max() <= 2
     assert np.abs(pixels[8, 13].astype(int) - right).max() <= 2
+
+
+_MEASURE = """
+import sys
+from pathlib import Path
+from sluice_inference.imaging.decode import decode_image
+from sluice_inference.imaging.plan import ImagePlan
+
+def read_peak() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+data = sys.stdin.buffer.read()
+before = read_peak()
+decode_image(data, ImagePlan.square(16), max_bytes=1 << 24, max_pixels=1 << 24)
+print(read_peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(Image.new("RGBA", (4000, 4000), (9, 9, 9, 77)), id="transparent"),
+        pytest.param(Image.new("LA", (4000, 4000), (9, 77)), id="transparent grey"),
+        pytest.param(Image.new("I;16", (4000, 4000), 9), id="16 bits"),
+    ],
+)
+def test_a_picture_is_not_copied_for_each_step_to_rgb(image: Image.Image) -> None:
+    """Peak memory of a process of its own: Pillow's pixels are in nobody's books."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE], input=save(image, "PNG"), capture_output=True, check=True
+    )
+    most = 2 * 4 * 4000 * 4000  # the picture as it was and in RGB, at Pillow's 4 bytes a pixel
+    assert int(done.stdout) < 1.15 * most
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

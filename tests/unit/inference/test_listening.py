@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from sluice_inference import listening
 from sluice_inference.listening import MAX_HEAD_BYTES, make_http_server, make_listener
 
+LARGE = bytes(16_000_000)
 HOST = b"Host: x\r\n"
 LAST = b"Connection: close\r\n"
 
@@ -24,23 +28,33 @@ async def tell_length(scope: Any, receive: Any, send: Any) -> None:
             return
         length += len(message.get("body", b""))
         more = message.get("more_body", False)
-    body = b"%s %d;" % (scope["path"].encode(), length)
+    body = LARGE if scope["path"] == "/large" else b"%s %d;" % (scope["path"].encode(), length)
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def listen() -> AsyncIterator[int]:
+async def listen(graceful_s: int = 1) -> AsyncIterator[int]:
     listener = make_listener("127.0.0.1", 0)
     http = make_http_server(tell_length, keep_alive_s=5, stamps=[(b"sluice-revision", b"abc")])
-    http.config.timeout_graceful_shutdown = 1
+    http.config.timeout_graceful_shutdown = graceful_s
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1]
     finally:
         http.should_exit = True
         await serving
+
+
+async def ask_for_large(client: socket.socket, port: int) -> bytes:
+    """The first bytes of an answer that is larger than all that the system keeps of it."""
+    loop = asyncio.get_running_loop()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.setblocking(False)
+    await loop.sock_connect(client, ("127.0.0.1", port))
+    await loop.sock_sendall(client, b"GET /large HTTP/1.1\r\n" + HOST + LAST + b"\r\n")
+    return await loop.sock_recv(client, 12)
 
 
 async def exchange(port: int, sent: bytes) -> bytes:
@@ -151,3 +165,27 @@ async def test_a_client_cannot_make_the_server_hold_an_endless_header() -> None:
             pass
         writer.close()
     assert MAX_HEAD_BYTES <= sent < most
+
+
+async def test_who_never_reads_its_answer_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "UNREAD_MS", 300)
+    with socket.socket() as client:
+        async with asyncio.timeout(10), listen(graceful_s=30) as port:
+            assert await ask_for_large(client, port) == b"HTTP/1.1 200"
+
+
+async def test_who_reads_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "UNREAD_MS", 300)
+    received = 0
+    with socket.socket() as client:
+        async with listen() as port:
+            await ask_for_large(client, port)
+            started = time.monotonic()
+            while piece := await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+                received += len(piece)
+                await asyncio.sleep(0.01)  # how long a client reads is what this is about
+            took_s = time.monotonic() - started
+    assert received > len(LARGE)
+    assert took_s > 0.6

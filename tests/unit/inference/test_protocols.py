@@ -92,6 +92,11 @@ def test_binary_and_json_inputs_stand_beside_each_other(
         pytest.param(make_infer([tensor(data={"a": 1})]), "strings", id="an object as data"),
         pytest.param(make_infer([tensor()]), "neither data", id="no data"),
         pytest.param(make_infer([tensor(data=["a"])] * 2), "twice", id="an input twice"),
+        pytest.param(
+            make_infer([tensor(data=["a"])], outputs=[{"name": "probs"}] * 2),
+            "output 'probs' is there twice",
+            id="an output twice",
+        ),
         pytest.param(make_infer([sized(9)], b"\1\0\0\0a"), "bytes are left", id="size beyond"),
         pytest.param(make_infer([sized(-1)]), "bytes are left", id="a negative size"),
         pytest.param(make_infer([sized(True)]), "number of bytes", id="true as size"),

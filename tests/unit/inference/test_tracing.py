@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -115,6 +116,20 @@ def test_an_image_without_the_libraries_says_so(monkeypatch: pytest.MonkeyPatch)
     settings = read_settings({"OTLP_ENDPOINT": "http://collector:4318/"}).monitoring
     with pytest.raises(SettingsError, match="extra inference-tracing"):
         make_tracer(settings, {})
+
+
+def test_a_collector_that_never_answers_does_not_hold_up_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {"OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        tracer = make_tracer(read_settings({**env, "TRACE_PERCENT": "100"}).monitoring, {})
+        assert tracer is not None
+        now = time.monotonic()
+        tracer.record(Visit("/embed", "POST", 200, "id-1", [], Trail(), now - 1, now))
+        tracer.close()
+        took_s = time.monotonic() - now
+        silent.settimeout(5)
+        silent.accept()[0].close()  # it was asked
+    assert took_s < 4
 
 
 def test_nothing_of_it_is_imported_where_it_is_off() -> None:
