@@ -47,6 +47,7 @@ class Rule:
     backends: tuple[Backend, ...]
     mirrors: tuple[Mirror, ...]
     sets: tuple[tuple[str, str], ...]  # headers of requests
+    removes: tuple[str, ...]  # likewise
     timeout: float | None
 
     def fits(self, headers: Mapping[str, Sequence[str]]) -> bool:
@@ -69,13 +70,16 @@ def read_rules(route: Obj) -> list[Rule]:
         )
         mirrors: list[Mirror] = []
         sets: list[tuple[str, str]] = []
+        removes: list[str] = []
         for i, one in enumerate(rule.get("filters", [])):
             where = f"{path}.filters[{i}]"
             _expect(one["type"], f"{where}.type", "RequestMirror", "RequestHeaderModifier")
             if one["type"] == "RequestMirror":
                 mirrors.append(_read_mirror(one, where, namespace))
             else:
-                sets += _read_sets(one["requestHeaderModifier"], f"{where}.requestHeaderModifier")
+                change = one["requestHeaderModifier"]
+                sets += _read_sets(change, f"{where}.requestHeaderModifier", "remove")
+                removes += change.get("remove", [])
         timeout = _read_timeout(rule.get("timeouts", {}), f"{path}.timeouts")
         rules += [
             Rule(
@@ -83,6 +87,7 @@ def read_rules(route: Obj) -> list[Rule]:
                 backends,
                 tuple(mirrors),
                 tuple(sets),
+                tuple(removes),
                 timeout,
             )
             for i, match in enumerate(rule.get("matches") or [{}])
@@ -152,8 +157,8 @@ def _read_backend(ref: Obj, path: str, namespace: str) -> Backend:
     )
 
 
-def _read_sets(change: Obj, path: str) -> list[tuple[str, str]]:
-    _allow(change, path, "set")
+def _read_sets(change: Obj, path: str, *others: str) -> list[tuple[str, str]]:
+    _allow(change, path, "set", *others)
     return [(each["name"], each["value"]) for each in change.get("set", [])]
 
 

@@ -285,6 +285,8 @@ class Forwarder:
         body: bytes,
     ) -> web.Response:
         headers = _passed_on(request.headers)
+        for name in rule.removes:
+            headers.popall(name, None)
         for name, value in rule.sets:
             headers[name] = value
         url = URL(f"http://{endpoint[0]}:{endpoint[1]}{request.raw_path}", encoded=True)

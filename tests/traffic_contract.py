@@ -6,7 +6,7 @@ A check starts nothing of the data plane itself, and knows no implementation.
 from collections.abc import Callable
 from typing import Any
 
-from tests.traffic_site import IN_A_ROW, Site, make_host, make_rule, statuses
+from tests.traffic_site import IN_A_ROW, Site, make_host, make_rule, read_samples, statuses
 from tests.waiting import wait_for
 
 PIN = "sluice-pin"
@@ -200,6 +200,23 @@ def check_a_server_is_told_how_long_the_gateway_waits(site: Site) -> None:
     assert 0.8 < answer.seconds < 4
 
 
+def check_what_the_route_removes_never_reaches_a_server(site: Site) -> None:
+    """No client passes for the comparer, whose requests are no samples."""
+    host = make_host()
+    site.deploy("only")
+    site.route(host, [make_rule({"only": 1}, removes="sluice-shadow")])
+    site.wait_answers(host, lambda one: one.revision == "only", what="the route has its effect")
+    (pod,) = site.pods("only")
+
+    def count() -> int:
+        text = site.get(pod, "/metrics/rollout").body
+        return sum(read_samples(text, "sluice_inference_answers_total").values())
+
+    before = count()
+    site.ask(host, sluice_shadow="true")
+    wait_for(lambda: count() == before + 1, what="it is counted like any client's")
+
+
 def check_a_request_ends_where_it_began(site: Site) -> None:
     """A change of weights while it is under way does not cut it."""
     host = make_host()
@@ -233,5 +250,6 @@ CHECKS: list[Callable[[Site], None]] = [
     check_an_unknown_host_is_not_found,
     check_a_request_is_given_up_after_the_timeout,
     check_a_server_is_told_how_long_the_gateway_waits,
+    check_what_the_route_removes_never_reaches_a_server,
     check_a_request_ends_where_it_began,
 ]

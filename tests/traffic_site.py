@@ -182,6 +182,7 @@ def make_rule(
     *,
     timeout: str = "30s",
     sets: Mapping[str, str] | None = None,
+    removes: str = "",
     mirror: tuple[str, int] | None = None,
 ) -> Obj:
     """A rule as the operator writes it: weighted backends with stamps, a match, a timeout, headers that
@@ -212,8 +213,12 @@ def make_rule(
         "timeouts": {"request": timeout},
     }
     filters: list[Obj] = []
+    change: Obj = {}
     if sets:
-        change = {"set": [{"name": name, "value": value} for name, value in sets.items()]}
+        change["set"] = [{"name": name, "value": value} for name, value in sets.items()]
+    if removes:
+        change["remove"] = [removes]
+    if change:
         filters.append({"type": "RequestHeaderModifier", "requestHeaderModifier": change})
     if mirror:
         target = {"backendRef": {"name": mirror[0], "port": 80}, "percent": mirror[1]}

@@ -26,6 +26,8 @@ ROUTED_HEADER = "sluice-routed"
 # On every request: how long the gateway waits for the answer, in milliseconds.  A server that knows it can
 # say by itself that it was too slow; what the gateway cuts off would be nobody's error.
 TIMEOUT_HEADER = "sluice-timeout-ms"
+# What the comparer asks with, past every gateway: no sample is made of it.  No client may say so.
+SHADOW_HEADER = "sluice-shadow"
 PORT = 80
 
 
@@ -49,7 +51,7 @@ class Split:
 def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
     """The route, attached to the gateways that the service names."""
     timeouts = {"request": traffic.timeout}
-    patience = _make_patience(traffic)
+    marks = _make_marks(traffic)
     rules: list[Manifest] = []
     for lane, revision in enumerate(split.lanes):
         is_idle = lane == 1 and split.lanes[0] == revision
@@ -61,20 +63,20 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
             ]
         rule: Manifest = {
             "backendRefs": [_make_backend(owner, revision, 1)],
-            "filters": [patience],
+            "filters": [marks],
             "timeouts": timeouts,
         }
         if revision == split.main and not is_idle:
             matches.append(_make_match())
             if split.mirror:
-                rule["filters"] = [patience, _make_mirror(split.mirror, split.mirror_percent)]
+                rule["filters"] = [marks, _make_mirror(split.mirror, split.mirror_percent)]
         rules.append({"matches": matches, **rule})
     if split.mix:
         matches = [_make_match(_make_header(PIN_HEADER, MIX_PIN))]
         if not split.main:
             matches.append(_make_match())
         refs = [_make_backend(owner, name, split.mix[name]) for name in split.lanes]
-        rule = {"backendRefs": refs, "filters": [patience], "timeouts": timeouts}
+        rule = {"backendRefs": refs, "filters": [marks], "timeouts": timeouts}
         rules.append({"matches": matches, **rule})
     return make_manifest(
         "gateway.networking.k8s.io/v1",
@@ -108,10 +110,13 @@ def _make_match(*headers: Manifest) -> Manifest:
     return {"headers": list(headers), **path} if headers else path
 
 
-def _make_patience(traffic: Traffic) -> Manifest:
+def _make_marks(traffic: Traffic) -> Manifest:
     milliseconds = round(traffic.timeout_after.total_seconds() * 1000)
     header = {"name": TIMEOUT_HEADER, "value": str(milliseconds)}
-    return {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [header]}}
+    return {
+        "type": "RequestHeaderModifier",
+        "requestHeaderModifier": {"set": [header], "remove": [SHADOW_HEADER]},
+    }
 
 
 def _make_mirror(service: str, percent: int) -> Manifest:

@@ -109,12 +109,13 @@ def weigh(**weights: int) -> dict[str, object]:
 
 async def test_a_request_carries_what_its_rule_sets_whatever_the_client_said(stage: Stage):
     await stage.serve("a")
-    change = {"set": [{"name": "x-limit", "value": "7"}]}
+    change = {"set": [{"name": "x-limit", "value": "7"}], "remove": ["x-inner", "x-none"]}
     filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}]
     stage.route({**weigh(a=1), "filters": filters})
-    assert (await stage.ask(**{"X-Limit": "9"}))[0] == 200
+    assert (await stage.ask(**{"X-Limit": "9", "X-Inner": "1"}))[0] == 200
     seen = stage.seen.get_nowait()
     assert seen.headers.getall("x-limit") == ["7"]
+    assert "x-inner" not in seen.headers
 
 
 async def test_a_request_arrives_whole_and_its_answer_is_stamped(stage: Stage):
