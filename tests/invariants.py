@@ -159,6 +159,8 @@ def _check_rise(
         if not facts.ready.get(after.revision):
             raise RuleError("it turns back to a revision without a ready pod")
         return
+    if had and facts.verdict is Verdict.FAIL and after.goal is not Goal.FULL:
+        raise RuleError(f"weight {after.weight} while what it answers with {had} fails its checks")
     step = course.at(after.step)
     if after.weight != step.weight:
         raise RuleError(

@@ -50,6 +50,7 @@ class Simulation:
         self.short: dict[str, int] = {}  # of a version: how many of its pods may be ready at most
         self.restarts: dict[str, int] = {}  # of a version: restarts of each of its pods
         self.verdicts: dict[str, Verdict | None] = {}
+        self.finds_nothing = False  # whether there is nothing to judge any check by
         # Of a version: how its pre-promotion Job ends: passes (default), fails, runs.
         self.checks: dict[str, str] = {}
         self.refusal = ""  # the reason that the gateway gives for not taking the route
@@ -239,20 +240,25 @@ class Simulation:
         """What the operator asked to be measured is found out; whether that is news."""
         before, world = self.evidence, self.world()
         decided = plan(world, self.now, POLICY)
-        if decided.cursor is None or not decided.cursor.is_moving:
+        if reconcilers.is_at_rest(decided.cursor):
             self.evidence = Evidence()
+        proven = self.evidence.proven - reconcilers.unproven(world)
+        if proven != self.evidence.proven:
+            self.evidence = replace(self.evidence, proven=proven)
         match decided.demand:
             case ProbeDemand(revision=revision):
                 view = world.revisions[revision]
                 answers = self.reaches and view.ready_replicas > 0 and not self.refusal
                 probe = "" if answers else "vision/eg: it answers 503"
-                proven = before.proven | ({revision} if answers else set())
-                self.evidence = replace(before, proven=frozenset(proven), probe=probe)
+                proven |= {revision} if answers else frozenset()
+                self.evidence = replace(self.evidence, proven=proven, probe=probe)
             case SampleDemand(window=window, candidate=candidate):
                 version = world.revisions[candidate].version
                 verdict = self.verdicts.get(version, Verdict.PASS)
-                results = () if verdict is None else (make_result(verdict),)
-                self.evidence = replace(before, window=window if verdict else "", results=results)
+                no_results = verdict is None or self.finds_nothing
+                results = () if no_results or verdict is None else (make_result(verdict),)
+                window = window if verdict else ""
+                self.evidence = replace(self.evidence, window=window, results=results)
         return self.evidence != before
 
     def _make_pod(self, name: str, deployment: dict[str, Any], number: int) -> dict[str, Any]:
@@ -468,7 +474,7 @@ class Simulation:
             timeout = traffic.timeout_after.total_seconds() if traffic else 0.0
             paths.append(Path(given, self._carried, named, self._ages(1), 5.0 + timeout))
         verdict = None
-        if self.evidence.results and self.evidence.window:
+        if self.evidence.results and self.evidence.window == self._window():
             verdict = self.evidence.results[0].verdict
         return Facts(
             ready=ready,
@@ -482,6 +488,10 @@ class Simulation:
             if scaling
             else (1, 1),
         )
+
+    def _window(self) -> str:
+        cursor = self.cursor
+        return planner.window_of(cursor) if cursor else ""
 
     def _ages(self, path: int) -> dict[str, float]:
         return {name: (self.now - at).total_seconds() for name, at in self._left[path].items()}

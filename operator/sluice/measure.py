@@ -69,6 +69,12 @@ class Measurer:
         """Nothing is rolled out: what was found says nothing about the next time."""
         self._found.pop(key, None)
 
+    def doubt(self, key: Key, revisions: frozenset[str]) -> None:
+        """These are not proven any more."""
+        found = self.evidence(key)
+        if found.proven & revisions:
+            self._found[key] = replace(found, proven=found.proven - revisions)
+
     def want(self, key: Key, demand: Demand | None) -> None:
         """Measures this from now on, and nothing else; None ends it."""
         work = self._works.get(key)

@@ -97,17 +97,20 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
         if revision := by_name.get(name, ""):
             reachable[revision] = reachable.get(revision, 0) + 1
     version, quarantine, trouble = _find_version(caches, owner.namespace, service)
+    revisions = {
+        revision: _view_revision(revision, found, tuple(pods.get(revision, ())))
+        for revision, found in children.items()
+    }
+    status = obj.get("status") or {}
+    candidate = revisions.get((status.get("rollout") or {}).get("revision", ""))
     return World(
         owner=owner,
         generation=metadata.get("generation", 0),
-        status=obj.get("status") or {},
+        status=status,
         service=service,
         invalid=invalid or trouble,
         version=version,
-        revisions={
-            revision: _view_revision(revision, found, tuple(pods.get(revision, ())))
-            for revision, found in children.items()
-        },
+        revisions=revisions,
         comparers={
             revision: ComparerView(found, tuple(comparing.get(revision, ())))
             for revision, found in comparers.items()
@@ -124,6 +127,7 @@ def observe(caches: Caches, obj: Obj, evidence: Evidence = NO_EVIDENCE) -> World
         request=read_request(metadata.get("annotations") or {}),
         created=_read_time(metadata.get("creationTimestamp")),
         evidence=evidence,
+        evaluation=_find_evaluation(caches, owner.namespace, candidate),
         quarantine=quarantine,
         foreign=foreign,
     )
@@ -274,6 +278,14 @@ def _find_version(
     except UserError as error:
         message = f"ModelVersion {name}: {error.message}"
         return None, "", Trouble(error.reason, message, permanent=True)
+
+
+def _find_evaluation(caches: Caches, namespace: str, view: RevisionView | None) -> dict[str, str]:
+    """What a revision's version has registered; nothing where its ModelVersion is gone."""
+    name = names.version_name(view.model, view.version) if view else ""
+    obj = caches[MODEL_VERSION].get(namespace, name) or {}
+    evaluation = obj.get("spec", {}).get("evaluation") or {}
+    return {metric["name"]: metric["value"] for metric in evaluation.get("metrics") or ()}
 
 
 def _view_revision(

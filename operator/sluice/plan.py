@@ -31,6 +31,13 @@ from sluice.world import (
     World,
 )
 
+NOTHING_TO_COMPARE = (
+    "all checks are RelativeToStable, and where all clients move at once stable has none to compare with: "
+    "add a check that is Absolute or FromEvaluation"
+)
+
+_SAMPLED = {State.PROGRESSING, State.SWITCHING, State.ANALYSING, State.PAUSED, State.BAKING}
+
 
 @dataclass(frozen=True, slots=True)
 class Handled:
@@ -61,7 +68,7 @@ class SampleDemand:
     window: str
     since: datetime
     course: Course
-    weight: int
+    weight: int | None  # percent; None while it changes
     candidate: str
     stable: str
     pods: Mapping[str, Mapping[str, str]]  # by revision: address by pod name
@@ -113,6 +120,7 @@ def plan(world: World, now: datetime, policy: Policy) -> Plan:
         after = machine.begin("", sight, now)
         handled = _refuse(world, "nothing is rolled out yet")
     else:
+        cursor = machine.recast(cursor, sight)
         after, handled = _decide(world, cursor, sight, now)
     if (
         target is not None
@@ -249,16 +257,21 @@ def find_target(world: World, cursor: Cursor | None) -> tuple[RevisionView | Non
         if CONTROLLER_REVISION not in known.children:
             known = replace(known, inputs=inputs, template=known.template or view.template)
         view = known
-    if revision not in begun and (trouble := _find_bar(world, stable, view)):
+    is_retried = (
+        cursor is not None and cursor.state is State.REJECTED and cursor.revision == revision
+    )
+    if revision not in begun and (trouble := _find_bar(world, stable, view, is_retried=is_retried)):
         return None, trouble
     return view, None
 
 
-def _find_bar(world: World, stable: RevisionView | None, view: RevisionView) -> Trouble | None:
+def _find_bar(
+    world: World, stable: RevisionView | None, view: RevisionView, *, is_retried: bool
+) -> Trouble | None:
     """Why a revision that could run must not be begun."""
     assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
-    if world.quarantine and view.rejected is None:
-        # Where it was rejected by this very service, the rejection is what is told.
+    if world.quarantine and view.rejected is None and not is_retried:
+        # Where it was rejected by this very service, the rejection is what is told, and may be retried.
         message = (
             f"{view.version} is quarantined: {world.quarantine}; choose another version, "
             "or retry it where it failed"
@@ -330,6 +343,7 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         check_failed=check_failed,
         verdict=verdict,
         finding=finding,
+        is_recast=_is_recast(target, make_course(spec)),
         mixable=(before.space if before else "") == (candidate.space if candidate else ""),
         lag=lag,
         settles=_is_on_record(world, cursor),
@@ -337,6 +351,11 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         stable_replicas=stable.replicas if stable else 0,
         deadline=int(spec.rollout.deadline_after.total_seconds()),
     )
+
+
+def _is_recast(target: RevisionView | None, wanted: Course) -> bool:
+    """Whether spec asks for another course than the one that is on the target's record."""
+    return target is not None and target.course is not None and target.course != wanted
 
 
 def _is_on_record(world: World, cursor: Cursor | None) -> bool:
@@ -365,8 +384,14 @@ def _find_reachable(world: World) -> frozenset[str]:
 
 
 def window_of(cursor: Cursor) -> str:
-    """The identity of a step's samples."""
-    return f"{cursor.revision}/{cursor.step}/{cursor.shifted.isoformat() if cursor.shifted else ''}"
+    """The identity of the samples that are counted at a moment."""
+    since = counted_since(cursor)
+    return f"{cursor.revision}/{cursor.step}/{since.isoformat() if since else ''}"
+
+
+def counted_since(cursor: Cursor) -> datetime | None:
+    """Since when answers are counted: from the step's weight on, before it with the weight of the last."""
+    return cursor.shifted or (cursor.step_started if cursor.weight else None)
 
 
 def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple[Verdict, str]:
@@ -378,6 +403,8 @@ def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple
     if evidence.window != window_of(cursor):
         return Verdict.INCONCLUSIVE, "no samples yet"
     # A check that has nothing to be judged by at this weight is not among the results.
+    if not counted and cursor.weight == 100 and not course.mixes:
+        return Verdict.INCONCLUSIVE, NOTHING_TO_COMPARE
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         found = [result.message for result in counted if result.verdict == verdict]
         if found:
@@ -386,13 +413,17 @@ def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple
 
 
 def is_sampled(cursor: Cursor, course: Course) -> bool:
-    """Whether checks are measured in this state."""
-    if not course.is_measured_at(cursor.step) or cursor.back or cursor.shifted is None:
+    """Whether checks are measured: wherever the candidate has clients, and where they are mirrored."""
+    if not course.is_measured_at(cursor.step) or cursor.back or counted_since(cursor) is None:
         return False
+    if cursor.goal is Goal.FULL:
+        return False  # a person has decided
+    if cursor.shifted is None and not (cursor.floor and course.before(cursor.step)):
+        return False  # it is about to get its first clients
     step = course.at(cursor.step)
     if cursor.weight == 0 and not step.shadow:
         return False  # a preview has no clients to count
-    return cursor.state in {State.ANALYSING, State.PAUSED, State.BAKING, State.PROGRESSING}
+    return cursor.state in _SAMPLED
 
 
 def _track(world: World, cursor: Cursor | None, view: RevisionView | None) -> Track:
@@ -436,19 +467,16 @@ def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> 
         host = sorted(traffic.hostnames)[0]
         mixed = cursor.stable if world.route.has_mix else ""
         return ProbeDemand(cursor.revision, world.gateways, host, mixed)
-    if not is_sampled(cursor, course) or cursor.shifted is None:
+    since = counted_since(cursor)
+    if not is_sampled(cursor, course) or since is None:
         return None
     stable, step = cursor.previous or cursor.stable, course.at(cursor.step)
-    metrics = (
-        world.version.spec.evaluation.metrics
-        if world.version and world.version.spec.evaluation
-        else ()
-    )
+    is_steady = cursor.shifted is not None or cursor.state is State.PROGRESSING
     return SampleDemand(
         window=window_of(cursor),
-        since=cursor.shifted,
+        since=since,
         course=course,
-        weight=cursor.weight,
+        weight=cursor.weight if is_steady else None,
         candidate=cursor.revision,
         stable=stable,
         pods={
@@ -460,7 +488,7 @@ def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> 
             for revision in (cursor.revision, stable)
             if revision in world.revisions
         },
-        evaluation={metric.name: metric.value for metric in metrics},
+        evaluation=world.evaluation,
         agreement=step.agreement if step.shadow else None,
         comparer=find_comparer(world, cursor.revision) if step.shadow else {},
     )

@@ -31,7 +31,8 @@ from sluice.errors import Conflict, Forbidden, NotFound, UserError
 from sluice.measure import Measurer
 from sluice.observe import observe
 from sluice.plan import Plan, plan
-from sluice.rollout.cursor import State, load_cursor
+from sluice.rollout import machine
+from sluice.rollout.cursor import Cursor, State, load_cursor
 from sluice.rollout_metrics import RolloutMetrics
 from sluice.runtime.api import Api
 from sluice.runtime.clock import Clock
@@ -163,6 +164,17 @@ class StatusWriter:
         self._written.pop(key, None)
 
 
+def is_at_rest(cursor: Cursor | None) -> bool:
+    """Whether nothing is rolled out: what was measured before will say nothing of what is there then."""
+    return cursor is None or not cursor.is_moving or cursor.held == machine.SUSPENDED
+
+
+def unproven(world: World) -> frozenset[str]:
+    """Revisions that the gateway reached, and whose next ready pod will be another one."""
+    ready = {view.hash for view in world.revisions.values() if view.ready_replicas}
+    return world.evidence.proven - ready
+
+
 def _key_of(kind: str, obj: Obj) -> Key:
     return Key(kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
 
@@ -214,8 +226,9 @@ class ServiceReconciler:
             raise outcome.error
         if decided.is_preparing and outcome.done:
             return Result(0.0)
-        if decided.cursor is None or not decided.cursor.is_moving:
+        if is_at_rest(decided.cursor):
             self._measurer.forget(key)
+        self._measurer.doubt(key, unproven(world))
         self._measurer.want(key, decided.demand)
         world = observe(self._caches, obj, self._measurer.evidence(key))
         after = status.summarize(world, decided, outcome.trouble, now)

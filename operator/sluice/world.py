@@ -213,6 +213,8 @@ class World:
     request: Request | RequestError | None = None
     created: datetime | None = None
     evidence: Evidence = Evidence()
+    # What the version that is rolled out has registered, by metric; spec may ask for another by now.
+    evaluation: Mapping[str, str] = field(default_factory=dict)
     quarantine: str = ""  # why the wanted version may not be rolled out in this namespace
     foreign: Trouble | None = None  # a child's name is taken by somebody else's object
 

@@ -719,7 +719,7 @@ def _age(cursor: Cursor, seconds: int) -> Cursor:
 
 
 _TIMED = {
-    "progressed": {Phase.PROGRESSING, Phase.ANALYSING, Phase.FAILED},
+    "progressed": {Phase.PROGRESSING, Phase.SWITCHING, Phase.ANALYSING, Phase.FAILED},
     "shifted": {Phase.ANALYSING, Phase.PAUSED, Phase.BAKING, Phase.PROGRESSING},
     "switched": {Phase.BAKING, Phase.DRAINING, Phase.ABORTING, Phase.PAUSED},
 }

@@ -90,7 +90,9 @@ def evaluate(
     the checks that decide (Bonferroni).  Dry ones are judged at the same level and take nothing from it,
     nor do queries, which are no statistics.
     """
-    measured = [check for check in checks if is_measurable(check, window, weight, agreement)]
+    measured = [
+        check for check in checks if is_measurable(check, window, weight, agreement, min_samples)
+    ]
     sharing = sum(not c.dry_run and c.metric is not CheckMetric.QUERY for c in measured)
     level = Level(alpha / max(1, sharing), min_samples)
     scene = _Scene(window, evaluation, agreement, queries or {}, weight, replicas)
@@ -98,14 +100,19 @@ def evaluate(
 
 
 def is_measurable(
-    check: Check, window: Window, weight: int | None, agreement: Agreement | None
+    check: Check,
+    window: Window,
+    weight: int | None,
+    agreement: Agreement | None,
+    min_samples: int,
 ) -> bool:
     """Whether there can be anything to judge the check by, at this weight (None: not known).
 
     - Agreement: while requests are mirrored.
     - Everything else, but for Query: while the candidate has traffic.
-    - RelativeToStable: while stable has traffic as well, or the window holds what it did before; for
-      Throughput only the former will do.
+    - RelativeToStable: while stable has traffic as well, or the window holds ``min_samples`` of what it
+      did before (the last few requests that it finishes are none to compare with); for Throughput only
+      the former will do.
     """
     match check.metric:
         case CheckMetric.QUERY:
@@ -118,7 +125,7 @@ def is_measurable(
         return True
     if check.metric is CheckMetric.THROUGHPUT:
         return weight is not None and weight < 100
-    return weight != 100 or window.stable.requests > 0
+    return weight != 100 or window.stable.requests >= min_samples
 
 
 @dataclass(frozen=True, slots=True)

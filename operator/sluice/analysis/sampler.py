@@ -33,7 +33,7 @@ class Scene:
     """What a round is about: it may change from round to round, the step's window does not."""
 
     subject: Subject
-    weight: int
+    weight: int | None
     candidate: Mapping[str, str]  # address by pod
     stable: Mapping[str, str]
     port: int
@@ -85,7 +85,7 @@ class Sampler:
         window = Window()
         if self._prometheus is not None:
             window = await self._ask_prometheus(self._prometheus, time, scene)
-        elif scene.weight:
+        elif scene.weight != 0:
             window = await self._ask_pods(time, scene)
         agreement: Agreement | None = None
         if self._comparisons is not None:

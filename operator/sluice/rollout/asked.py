@@ -44,7 +44,7 @@ def answer(
                 after, accepted=True, message="all traffic goes to it once its pods allow"
             )
         case Verb.ABORT:
-            return _abort(cursor, by)
+            return _abort(cursor, sight, by)
         case Verb.RETRY:
             after = machine.retry(cursor, sight, now)
             return Answer(after, accepted=True, message=f"tried again from step {after.step + 1}")
@@ -115,12 +115,12 @@ def _promote(cursor: Cursor, sight: Sight, now: datetime) -> Answer:
     return Answer(after, accepted=True, message=f"step {skipped} is over")
 
 
-def _abort(cursor: Cursor, by: str) -> Answer:
+def _abort(cursor: Cursor, sight: Sight, by: str) -> Answer:
     if cursor.back:
         # What it was to lead away from is stable still.
-        after = machine.abort(cursor, "Aborted", f"rollback aborted{by}")
+        after = machine.abort(cursor, sight, "Aborted", f"rollback aborted{by}")
         return Answer(after, accepted=True, message="the rollback is given up")
-    after = machine.abort(cursor, "Aborted", f"aborted{by}")
+    after = machine.abort(cursor, sight, "Aborted", f"aborted{by}")
     return Answer(after, accepted=True, message="all traffic goes back to stable")
 
 
@@ -130,7 +130,7 @@ def _roll_back(
     by = f" by {request.by}" if request.by else ""
     if cursor.is_moving and not cursor.is_promoted:
         if request.target in {STABLE, PREVIOUS} and cursor.state is not State.ABORTING:
-            return _abort(cursor, by)
+            return _abort(cursor, sight, by)
         message = f"a rollout is under way ({cursor.state.value}): abort it first"
         return Answer(cursor, accepted=False, message=message)
     if request.target == STABLE:

@@ -50,6 +50,13 @@ def retry(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     return _start(again, sight, now)
 
 
+def recast(cursor: Cursor, sight: Sight) -> Cursor:
+    """Where the steps are others by now, what was rejected is tried again from the first of them."""
+    if cursor.state is State.REJECTED and sight.is_recast and cursor.step:
+        return replace(cursor, step=0)
+    return cursor
+
+
 def go_back(
     cursor: Cursor, to: str, reason: str, message: str, sight: Sight, now: datetime
 ) -> Cursor:
@@ -134,7 +141,10 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         return _leave(cursor, sight, now)
     track, step = sight.candidate, sight.course.at(cursor.step)
     if sight.check_failed:
-        return _go_back(cursor, CHECK, sight.check_failed)
+        return _go_back(cursor, sight, CHECK, sight.check_failed)
+    failure = _find_failure(cursor, sight) if cursor.weight else None
+    if failure and cursor.goal is not Goal.FULL:
+        return _fail(cursor, sight, *failure)
     if not cursor.stable:
         # Who is told Ready asks at once: the endpoints must have followed.
         if track.ready >= track.wanted and track.reached >= track.wanted and sight.proven:
@@ -149,11 +159,19 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         has_weight = cursor.weight == 0 or sight.carried == cursor.weight
         if step.weight == cursor.weight and has_weight:
             return _arrive(cursor, sight, now)
-        return replace(cursor, state=State.SWITCHING, weight=step.weight, held="", ready=0)
-    if cursor.weight and (failure := _find_failure(cursor, sight)):
+        return replace(
+            cursor,
+            state=State.SWITCHING,
+            weight=step.weight,
+            restarts=cursor.restarts if cursor.weight else track.restarts,
+            progressed=now,
+            held="",
+            ready=0,
+        )
+    if failure:
         return _fail(cursor, sight, *failure)
     if track.doomed_reason and cursor.stable:
-        return _go_back(cursor, track.doomed_reason, track.doomed_message)
+        return _go_back(cursor, sight, track.doomed_reason, track.doomed_message)
     if track.unschedulable and not track.trouble:
         return replace(cursor, held=CAPACITY)
     if cursor.held:
@@ -170,6 +188,9 @@ def _progressing(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
 
 
 def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
+    if sight.verdict is Verdict.FAIL:
+        # What it answered with the weight that it had before.
+        return _fail(cursor, sight, FAILED_CHECK, sight.finding)
     if sight.carried == cursor.weight == sight.course.at(cursor.step).weight:
         return _arrive(cursor, sight, now)
     if _is_unwanted(cursor, sight):
@@ -182,6 +203,8 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         return replace(cursor, state=State.PROGRESSING, weight=before, progressed=now)
     if sight.candidate.ready + sight.candidate.cut_off == 0 and sight.other_ready:
         return _fail(cursor, sight, READINESS, "no pod was ready when it got its weight")
+    if now >= deadline_of(cursor, sight):
+        return _fail(cursor, sight, DEADLINE, _say_untaken(cursor, sight))
     return cursor
 
 
@@ -253,7 +276,7 @@ def _paused(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if _is_unwanted(cursor, sight):
         return _leave(cursor, sight, now)
     failure = _find_failure(cursor, sight) if cursor.weight else None
-    if failure and not sight.course.pauses:
+    if failure and not sight.course.pauses and cursor.paused != SPACES:
         return _fail(cursor, sight, *failure)
     return cursor
 
@@ -276,7 +299,6 @@ def _baking(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     failure = _find_failure(cursor, sight)
     if failure and sight.previous_ready:
         if not sight.mixable:
-            # Rows written since are in the new space: going back by itself would make them useless.
             return _pause(cursor, SPACES, failure[1])
         turned = _turn(cursor, sight, now)
         return replace(turned, reason=failure[0], message=failure[1])
@@ -302,9 +324,10 @@ def _draining(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         # Neither answers: who waits for the endpoints would wait for ever. Another version may help.
         return _settled(cursor, sight, now)
     if sight.candidate.ready == 0 and sight.previous_ready:
-        turned = _turn(cursor, sight, now)
         message = "no pod was ready any more after the switch, and the previous revision still ran"
-        return replace(turned, reason=READINESS, message=message)
+        if not sight.mixable:
+            return _pause(cursor, SPACES, message)
+        return replace(_turn(cursor, sight, now), reason=READINESS, message=message)
     return cursor
 
 
@@ -345,7 +368,8 @@ def _make_room(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
 def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
     """Why a candidate that has clients must lose them: reason, number and threshold."""
     track = sight.candidate
-    needed = 1 if cursor.is_promoted else max(1, cursor.floor)
+    # Somebody may have lowered scaling since it got its weight.
+    needed = 1 if cursor.is_promoted else max(1, min(cursor.floor, track.wanted))
     trouble = f": {track.trouble}" if track.trouble else ""
     if track.ready + track.cut_off < needed and sight.other_ready:
         # Pods that are cut off may be as well as ever: it is their nodes, or who asks after them.  Where
@@ -362,24 +386,35 @@ def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
 def _fail(cursor: Cursor, sight: Sight, reason: str, message: str) -> Cursor:
     if cursor.back:
         return _pause(cursor, NO_WAY_BACK, message)
+    if sight.carried == 100 and not sight.mixable:
+        # Rows written since are in the new space: going back by itself would make them useless.
+        return _pause(cursor, SPACES, message)
     if sight.course.pauses:
         return replace(_pause(cursor, FAILED_CHECK, message), reason=reason)
-    return _go_back(cursor, reason, message)
+    return _go_back(cursor, sight, reason, message)
 
 
-def _go_back(cursor: Cursor, reason: str, message: str) -> Cursor:
+def _go_back(cursor: Cursor, sight: Sight, reason: str, message: str) -> Cursor:
     if cursor.back:
         return _pause(cursor, NO_WAY_BACK, message)
-    if cursor.weight == 0:
-        return _rejected(cursor, reason, message)
-    return _abort(cursor, Goal.REJECTED, reason, message)
+    return abort(cursor, sight, reason, message)
 
 
-def abort(cursor: Cursor, reason: str, message: str) -> Cursor:
+def abort(cursor: Cursor, sight: Sight, reason: str, message: str) -> Cursor:
     """Gives the candidate up: its weight first, then the rest."""
+    cursor = _fall_back(cursor, sight)
     if cursor.weight == 0:
         return _rejected(cursor, reason, message)
     return _abort(cursor, Goal.REJECTED, reason, message)
+
+
+def _fall_back(cursor: Cursor, sight: Sight) -> Cursor:
+    """At the last step whose weight the candidate had: from there it may be tried again, and no further."""
+    until = enumerate(sight.course.steps[: cursor.step + 1])
+    step = max((at for at, step in until if step.weight == cursor.weight), default=cursor.step)
+    if step == cursor.step:
+        return cursor
+    return replace(cursor, step=step, shifted=cursor.step_started if cursor.weight else None)
 
 
 def _abort(cursor: Cursor, goal: Goal, reason: str, message: str) -> Cursor:
@@ -458,6 +493,12 @@ def _say_deadline(cursor: Cursor, sight: Sight) -> str:
     return f"{message}: {track.trouble}" if track.trouble else message
 
 
+def _say_untaken(cursor: Cursor, sight: Sight) -> str:
+    seconds = int(_deadline(cursor, sight).total_seconds())
+    given = f"weight {cursor.weight} had not taken effect for {seconds}s (rollout.deadline)"
+    return f"{given}: the gateway did not take the route over"
+
+
 def _has_progressed(cursor: Cursor, sight: Sight, now: datetime) -> bool:
     assert cursor.progressed is not None, "load_cursor and begin see to it"  # noqa: S101 - narrows the type
     return sight.candidate.ready > cursor.ready and now - cursor.progressed >= _progress_pause(
@@ -498,6 +539,8 @@ def wake_after(cursor: Cursor, sight: Sight, now: datetime) -> float | None:
             moments.append(deadline_of(cursor, sight))
             if sight.candidate.ready > cursor.ready:
                 moments.append(cursor.progressed + _progress_pause(cursor, sight))
+        case State.SWITCHING:
+            moments.append(deadline_of(cursor, sight))
         case State.ANALYSING:
             step = sight.course.at(cursor.step)
             moments = [_since(cursor) + timedelta(seconds=step.hold), deadline_of(cursor, sight)]

@@ -263,6 +263,9 @@ def test_queries(
 MEASURED: dict[str, tuple[dict[str, Any], list[Check]]] = {
     "a canary": ({"weight": 50}, [ERRORS, ERRORS_LIKE, P95, P95_LIKE, RATE, RATE_LIKE, QUERY]),
     "a shadow": ({"weight": 0, "agreement": Agreement()}, [AGREEMENT, QUERY]),
+    "the last few of stable": (
+        {"weight": 100, "stable": answered(299)}, [ERRORS, P95, RATE, QUERY],
+    ),
     "all traffic": ({"weight": 100, "stable": Tally()}, [ERRORS, P95, RATE, QUERY]),
     "all traffic, and stable from before": (
         {"weight": 100}, [ERRORS, ERRORS_LIKE, P95, P95_LIKE, RATE, QUERY],

@@ -266,7 +266,7 @@ def test_the_rejection_says_number_and_threshold() -> None:
         (DRAINING, see(), 2, 3.0),
         (DRAINING, see(), 6, None),
         (COMPLETE_B, see(), 6, None),
-        (SWITCHING, see(ready=2), 6, None),
+        (SWITCHING, see(ready=2), 6, 1194.0),
     ],
 )
 def test_wake_after(cursor: Cursor, sight: Sight, seconds: float, want: float | None) -> None:
@@ -312,7 +312,7 @@ CHECKS = {"checks": [{"name": "errors", "metric": "ErrorRate"}]}
 CANARY = Course((Step(25, 25, hold=10), Step(50, 50, approval=True), Step(100, 100)), deadline=1200)
 CHECKED = replace(CANARY, analysis=CHECKS)
 STEP = replace(PROGRESSING, replicas=4, deadline=1200)
-SHIFTING = replace(STEP, state=State.SWITCHING, weight=25)
+SHIFTING = replace(STEP, state=State.SWITCHING, weight=25, restarts=2)
 HOLDING = replace(STEP, state=State.ANALYSING, weight=25, shifted=T0, floor=1, restarts=2)
 APPROVING = replace(HOLDING, step=1, weight=50, floor=2)
 LAST = replace(HOLDING, step=2, weight=100, floor=4)
@@ -364,6 +364,10 @@ def aborting(cursor: Cursor, goal: Goal, reason: str, message: str) -> Cursor:
 
 
 READINESS = ("ReadinessLost", "0/1 pods ready")
+UNTAKEN = (
+    "weight 25 had not taken effect for 1200s (rollout.deadline): "
+    "the gateway did not take the route over"
+)
 BEGUN = Cursor(
     State.PROGRESSING,
     C,
@@ -446,7 +450,12 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         replace(LAST, shifted=later(1)),
     ),
     # Pods
-    "as many pods as the step needs": (STEP, at(ready=1), 5, SHIFTING),
+    "as many pods as the step needs": (
+        STEP,
+        at(ready=1),
+        5,
+        replace(SHIFTING, progressed=later(5)),
+    ),
     "one too few for the step": (
         replace(STEP, step=1, weight=25, floor=1, restarts=2),
         at(ready=1),
@@ -454,10 +463,10 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         replace(STEP, step=1, weight=25, floor=1, restarts=2),
     ),
     "enough for the step": (
-        replace(STEP, step=1, weight=25, floor=1, ready=1, held="WaitingForCapacity"),
+        replace(STEP, step=1, weight=25, floor=1, restarts=2, ready=1, held="WaitingForCapacity"),
         at(ready=2),
         5,
-        replace(SHIFTING, step=1, weight=50, floor=1),
+        replace(SHIFTING, step=1, weight=50, floor=1, progressed=later(5)),
     ),
     "not proven yet": (STEP, at(proven=False, ready=4), 5, STEP),
     "nothing is compared yet": (STEP, at(unmirrored="no comparer"), 5, STEP),
@@ -475,10 +484,10 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         rejected(STEP, "PrePromotionFailed", "Job x: exit 1"),
     ),
     "proven once is enough": (
-        replace(STEP, step=1, weight=25),
+        replace(STEP, step=1, weight=25, restarts=2),
         at(proven=False),
         5,
-        replace(SHIFTING, step=1, weight=50),
+        replace(SHIFTING, step=1, weight=50, progressed=later(5)),
     ),
     "a first deployment waits for the gateway": (
         FIRST,
@@ -552,14 +561,93 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         replace(STEP, step=1, weight=25, floor=1),
         at(ready=0),
         5,
-        aborting(replace(STEP, step=1, weight=25, floor=1), Goal.REJECTED, *READINESS),
+        aborting(replace(STEP, weight=25, floor=1, shifted=T0), Goal.REJECTED, *READINESS),
+    ),
+    "a check fails while it grows": (
+        replace(STEP, step=1, weight=25, floor=1, restarts=2),
+        at(ready=4, verdict=Verdict.FAIL, finding="3% > 1%"),
+        5,
+        aborting(
+            replace(STEP, weight=25, floor=1, restarts=2, shifted=T0),
+            Goal.REJECTED,
+            "AnalysisFailed",
+            "3% > 1%",
+        ),
+    ),
+    "a restart while it grows": (
+        replace(STEP, step=1, weight=25, floor=1, restarts=1),
+        at(ready=4),
+        5,
+        aborting(
+            replace(STEP, weight=25, floor=1, restarts=1, shifted=T0),
+            Goal.REJECTED,
+            "CandidateRestarted",
+            "1 restarts since it got its weight",
+        ),
+    ),
+    "who said promote-full has decided": (
+        replace(STEP, step=2, weight=25, floor=1, restarts=1, goal=Goal.FULL),
+        at(ready=4),
+        5,
+        replace(
+            SHIFTING,
+            step=2,
+            weight=100,
+            floor=1,
+            restarts=1,
+            goal=Goal.FULL,
+            progressed=later(5),
+        ),
+    ),
+    "promote-full still needs pods that answer": (
+        replace(STEP, step=2, weight=25, floor=1, restarts=2, goal=Goal.FULL),
+        at(ready=0),
+        5,
+        aborting(
+            replace(STEP, weight=25, floor=1, restarts=2, shifted=T0), Goal.REJECTED, *READINESS
+        ),
+    ),
+    "another space has all clients, and a check fails": (
+        LAST,
+        at(CHECKED, carried=100, mixable=False, verdict=Verdict.FAIL, finding="3% > 1%"),
+        5,
+        replace(LAST, state=State.PAUSED, paused="EmbeddingSpaceChanged", message="3% > 1%"),
+    ),
+    "another space is about to have all clients, and its pods go": (
+        replace(SHIFTING, step=2, weight=100),
+        at(CHECKED, carried=None, mixable=False, ready=0),
+        5,
+        aborting(
+            replace(SHIFTING, step=2, weight=100),
+            Goal.REJECTED,
+            "ReadinessLost",
+            "no pod was ready when it got its weight",
+        ),
+    ),
+    "another space waits for a person": (
+        replace(LAST, state=State.PAUSED, paused="EmbeddingSpaceChanged", message="3% > 1%"),
+        at(CHECKED, carried=100, mixable=False, verdict=Verdict.FAIL, finding="4% > 1%"),
+        5,
+        replace(LAST, state=State.PAUSED, paused="EmbeddingSpaceChanged", message="3% > 1%"),
+    ),
+    "scaling was lowered": (
+        replace(HOLDING, floor=4),
+        at(ready=2, wanted=2),
+        5,
+        replace(HOLDING, floor=4),
+    ),
+    "scaling was lowered, and it has not even that": (
+        replace(HOLDING, floor=4),
+        at(ready=1, wanted=2),
+        5,
+        aborting(replace(HOLDING, floor=4), Goal.REJECTED, "ReadinessLost", "1/2 pods ready"),
     ),
     "doomed with a share: the share first": (
         replace(STEP, step=1, weight=25, floor=1, restarts=2),
         at(ready=1, doomed_reason="FileCorrupt", doomed_message="bad byte"),
         5,
         aborting(
-            replace(STEP, step=1, weight=25, floor=1, restarts=2),
+            replace(STEP, weight=25, floor=1, restarts=2, shifted=T0),
             Goal.REJECTED,
             "FileCorrupt",
             "bad byte",
@@ -708,10 +796,17 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         replace(STEP, step=2, weight=100, goal=Goal.FULL),
         at(carried=25),
         5,
-        replace(STEP, state=State.SWITCHING, step=2, weight=100, goal=Goal.FULL),
+        replace(
+            STEP,
+            state=State.SWITCHING,
+            step=2,
+            weight=100,
+            goal=Goal.FULL,
+            progressed=later(5),
+        ),
     ),
     "a weight that is given": (
-        replace(STEP, weight=25),
+        replace(STEP, weight=25, restarts=2),
         at(carried=25),
         5,
         replace(HOLDING, shifted=later(5), progressed=later(5)),
@@ -770,7 +865,7 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         replace(SHIFTING, step=1, weight=50),
         at(carried=25, ready=1),
         5,
-        replace(STEP, step=1, weight=25, progressed=later(5)),
+        replace(STEP, step=1, weight=25, restarts=2, progressed=later(5)),
     ),
     "pods that all went while it is moved": (
         SHIFTING,
@@ -792,6 +887,31 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         5,
         SHIFTING,
     ),
+    "a check fails while it is moved": (
+        replace(SHIFTING, step=1, weight=50),
+        at(carried=50, verdict=Verdict.FAIL, finding="3% > 1%"),
+        5,
+        aborting(replace(SHIFTING, step=1, weight=50), Goal.REJECTED, "AnalysisFailed", "3% > 1%"),
+    ),
+    "a gateway that never takes it": (
+        SHIFTING,
+        at(carried=None),
+        1200,
+        aborting(SHIFTING, Goal.REJECTED, "ProgressDeadlineExceeded", UNTAKEN),
+    ),
+    "a gateway that never takes it, where failures pause": (
+        SHIFTING,
+        at(replace(CANARY, pauses=True), carried=None),
+        1200,
+        replace(
+            SHIFTING,
+            state=State.PAUSED,
+            paused="AnalysisFailed",
+            reason="ProgressDeadlineExceeded",
+            message=UNTAKEN,
+        ),
+    ),
+    "a gateway that has a second left": (SHIFTING, at(carried=None), 1199, SHIFTING),
     "a third while it is moved": (
         SHIFTING,
         at(carried=None, target=C),
@@ -1239,6 +1359,17 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
             message="no pod was ready any more after the switch, and the previous revision still ran",
         ),
     ),
+    "all its pods died, and the one before is of another space": (
+        DRAINING,
+        at(carried=100, ready=0, reached=0, reachable=frozenset(), mixable=False),
+        5,
+        replace(
+            DRAINING,
+            state=State.PAUSED,
+            paused="EmbeddingSpaceChanged",
+            message="no pod was ready any more after the switch, and the previous revision still ran",
+        ),
+    ),
     "neither runs after a way back": (
         BACK_DRAINING,
         at(target=C, carried=100, ready=0, reached=0, previous_ready=0, reachable=frozenset()),
@@ -1299,6 +1430,53 @@ def test_retry_begins_at_the_step_that_failed() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cursor", "is_recast", "step"),
+    [
+        pytest.param(rejected(APPROVING, "X", "why"), True, 0, id="rejected, and other steps"),
+        pytest.param(rejected(APPROVING, "X", "why"), False, 1, id="the same steps"),
+        pytest.param(APPROVING, True, 1, id="a rollout keeps the steps that it began with"),
+    ],
+)
+def test_what_is_tried_again_along_other_steps_begins_with_the_first(
+    cursor: Cursor, is_recast: bool, step: int
+) -> None:
+    assert machine.recast(cursor, at(is_recast=is_recast)) == replace(cursor, step=step)
+
+
+PREVIEW = replace(CANARY, steps=(Step(0, 100, approval=True), Step(100, 100, hold=10)))
+
+
+@pytest.mark.parametrize(
+    ("cursor", "course", "step", "shifted"),
+    [
+        pytest.param(APPROVING, CANARY, 1, T0, id="the step that it is at"),
+        pytest.param(
+            replace(STEP, step=2, weight=50, floor=2),
+            CANARY,
+            1,
+            T0,
+            id="waiting for the next one's pods",
+        ),
+        pytest.param(
+            replace(SHIFTING, step=1, weight=50), CANARY, 1, None, id="being given its weight"
+        ),
+        pytest.param(
+            replace(STEP, step=2, weight=25, goal=Goal.FULL), CANARY, 0, T0, id="all at once"
+        ),
+        pytest.param(replace(STEP, step=1), PREVIEW, 0, None, id="after its preview"),
+        pytest.param(replace(STEP, step=1), CANARY, 1, None, id="tried again from there"),
+    ],
+)
+def test_what_was_given_up_is_tried_again_from_where_it_was(
+    cursor: Cursor, course: Course, step: int, shifted: datetime | None
+) -> None:
+    """Never from a weight that it had not had: weights rise along the steps."""
+    given_up = machine.abort(cursor, at(course), "Aborted", "ann")
+
+    assert (given_up.step, given_up.shifted) == (step, shifted)
+
+
 def test_a_way_back_says_why() -> None:
     back = machine.go_back(
         COMPLETE_B, A, "ByRequest", "ann", at(stable_replicas=3, deadline=77), later(5)
@@ -1310,17 +1488,17 @@ def test_a_way_back_says_why() -> None:
 
 
 def test_a_rejection_remembers_its_step() -> None:
-    assert machine.abort(replace(STEP, step=2), "Aborted", "ann").step == 2
+    assert machine.abort(replace(STEP, step=2), at(), "Aborted", "ann").step == 2
 
 
 def test_abort_without_a_share_is_the_end() -> None:
-    assert machine.abort(STEP, "Aborted", "ann") == rejected(STEP, "Aborted", "ann")
+    assert machine.abort(STEP, at(), "Aborted", "ann") == rejected(STEP, "Aborted", "ann")
 
 
 def test_abort_takes_the_share_first() -> None:
     paused = replace(PAUSED, held="x", switched=T0)
 
-    assert machine.abort(paused, "Aborted", "ann") == aborting(
+    assert machine.abort(paused, at(), "Aborted", "ann") == aborting(
         HOLDING, Goal.REJECTED, "Aborted", "ann"
     )
 

@@ -12,7 +12,7 @@ import pytest
 from sluice import labels
 from sluice.api.rolloutstatus import Verdict
 from sluice.caches import GATEWAY
-from sluice.plan import plan
+from sluice.plan import SampleDemand, plan
 from sluice.reconcilers import is_moved
 from sluice.requests import Verb
 from sluice.world import DEPLOYMENT, HTTP_ROUTE, SERVICE
@@ -196,6 +196,143 @@ def test_a_failed_version_is_quarantined_where_that_is_wanted() -> None:
     annotations = record["metadata"]["annotations"]
     assert annotations[labels.QUARANTINE] == "errors 3.1% > 1% (n=2207)"
     assert annotations[labels.OUTCOME] == "Rejected"
+
+
+def test_a_candidate_is_watched_while_it_waits_for_its_next_pods() -> None:
+    service = canary()
+    sim = start(service)
+    move(sim, service)
+    sim.short["1.1.0"] = 1  # enough for 25 %, too few for 50 %
+    while sim.status.get("rollout", {}).get("step") != 3:
+        sim.step()
+    sim.run(seconds=30)
+    waiting = sim.state, sim.weights
+    sim.verdicts["1.1.0"] = Verdict.FAIL
+    sim.run(seconds=30)
+
+    assert waiting == ("Progressing", {"1.0.0": 75, "1.1.0": 25})
+    assert sim.weights == {"1.0.0": 100}
+    assert outcomes(sim)[0] == ("1.1.0", "RolledBack", 25)
+    assert sim.status["rollout"]["message"] == "errors 3.1% > 1% (n=2207)"
+
+
+def test_the_watch_between_steps_judges_no_rate_while_the_weight_changes() -> None:
+    service = canary()
+    sim = start(service)
+    move(sim, service)
+    weights: list[tuple[str, int | None]] = []
+    while sim.state != "Paused":
+        sim.gateway_lag = 3
+        sim.step()
+        decided = sim.decide()
+        if isinstance(decided.demand, SampleDemand) and decided.cursor is not None:
+            weights.append((decided.cursor.state.value, decided.demand.weight))
+
+    assert {weight for state, weight in weights if state == "Switching"} == {None}
+    assert {weight for state, weight in weights if state == "Progressing"} == {5, 25}
+
+
+def test_a_queued_version_changes_no_limit_of_the_one_that_bakes() -> None:
+    def registered(version: str, milliseconds: str) -> dict[str, Any]:
+        obj = model_version(version).obj()
+        metrics = [{"name": "latencyP95Ms", "value": milliseconds}]
+        obj["spec"]["evaluation"] = {"dataset": "held out", "metrics": metrics}
+        return obj
+
+    service = blue_green(None, bake="10m")
+    checked = lambda: service().analysis()  # noqa: E731
+    sim = start(checked, V1, registered("1.1.0", "240"), registered("1.2.0", "50"))
+    move(sim, checked)
+    sim.run_until("Baking")
+    move(sim, checked, "1.2.0", generation=3)
+    sim.run(seconds=10)
+    demand = sim.decide().demand
+
+    assert (sim.state, sim.condition("Ready")) == ("Baking", ("Unknown", "Queued"))
+    assert isinstance(demand, SampleDemand)
+    assert demand.evaluation == {"latencyP95Ms": "240"}
+
+
+def test_a_quarantined_version_is_retried_where_it_failed() -> None:
+    service = canary(quarantine=True)
+    sim = start(service)
+    move(sim, service)
+    sim.verdicts["1.1.0"] = Verdict.FAIL
+    sim.run(seconds=120)
+    barred = {"type": "Quarantined", "status": "True", "message": "errors 3.1% > 1% (n=2207)"}
+    sim.put("ModelVersion", copy.deepcopy(V2) | {"status": {"conditions": [barred]}})
+    sim.verdicts.clear()
+    sim.ask(Verb.RETRY)
+    sim.run(seconds=10)
+
+    assert handled(sim) == ("Accepted", "tried again from step 1")
+    assert sim.weights == {"1.0.0": 95, "1.1.0": 5}
+    record = sim.caches["ControllerRevision"].get("vision", f"pizza-{sim.revision('1.1.0')}")
+    assert record is not None
+    assert labels.QUARANTINE not in record["metadata"]["annotations"]
+
+
+def test_a_retry_along_other_steps_rises_along_them() -> None:
+    service = canary()
+    sim = start(service)
+    move(sim, service)
+    sim.run_until("Analysing")
+    sim.run(seconds=70)
+    sim.verdicts["1.1.0"] = Verdict.FAIL
+    sim.run_until("Rejected")
+    sim.verdicts.clear()
+    sim.change(canary({"weight": 10, "hold": "1m"}, 100)().runs("1.1.0").generation(3).obj())
+    sim.ask(Verb.RETRY)
+    sim.run(seconds=10)
+
+    assert handled(sim) == ("Accepted", "tried again from step 1")
+    assert sim.weights == {"1.0.0": 90, "1.1.0": 10}
+
+
+def test_what_was_found_before_a_suspension_counts_no_more() -> None:
+    service = canary()
+    sim = start(service)
+    move(sim, service)
+    sim.run_until("Analysing")
+    sim.run(seconds=5)
+    sim.change(service().runs("1.1.0").suspended().generation(3).obj())
+    sim.run(seconds=7200)
+    sim.verdicts["1.1.0"] = None  # nothing was measured since
+    move(sim, service, generation=4)
+    sim.run(seconds=60)
+
+    assert (sim.state, sim.weights) == ("Analysing", {"1.0.0": 95, "1.1.0": 5})
+
+
+def test_checks_that_have_nothing_to_compare_with_promote_nobody() -> None:
+    service = lambda: blue_green()().analysis()  # noqa: E731
+    sim = start(service)
+    move(sim, service)
+    sim.finds_nothing = True
+    sim.run(seconds=3600)
+
+    assert sim.condition("RolloutPaused") == ("True", "InsufficientSamples")
+    assert "add a check that is Absolute or FromEvaluation" in sim.status["message"]
+
+
+def test_other_pods_are_proven_anew() -> None:
+    service = lambda: blue_green(approval=True)().traffic()  # noqa: E731
+    sim = start(service)
+    move(sim, service)
+    sim.run_until("Paused")
+    sim.behaves["1.1.0"] = "never"
+    sim.run(seconds=30)
+    sim.behaves["1.1.0"] = "ready"
+    sim.reaches = False
+    sim.ask(Verb.PROMOTE)
+    sim.run(seconds=60)
+    waiting = sim.weights, sim.status["message"]
+    sim.reaches = True
+    sim.run(seconds=30)
+
+    assert waiting[0] == {"1.0.0": 100}
+    assert "waiting until they answer through the gateway" in waiting[1]
+    assert sim.weights["1.1.0"] == 100
 
 
 def test_on_failure_pause_leaves_the_weight() -> None:
