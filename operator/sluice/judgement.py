@@ -280,6 +280,7 @@ def _judge_analysing(
     return Judgement("Unknown", "Analysing", message + found, "Progressing", reconciling=True)
 
 
+_BETWEEN = "resume lets it go on, promote-full gives it all clients, abort ends it"
 _NEXT = {
     machine.APPROVAL: "promote lets it go on, abort ends it",
     machine.BY_REQUEST: "resume lets it go on, abort ends it",
@@ -305,7 +306,9 @@ def _judge_paused(
     )
     if cursor.message:
         message = f"{message}: {cursor.message}"
-    message = f"{message}; {_NEXT.get(cursor.paused, 'resume or abort')}"
+    is_between = cursor.paused == machine.FAILED_CHECK and cursor.shifted is None
+    following = _BETWEEN if is_between else _NEXT.get(cursor.paused, "resume or abort")
+    message = f"{message}; {following}"
     return Judgement(
         "Unknown", PAUSED, message, PAUSED, reconciling=True, paused=cursor.paused or PAUSED
     )

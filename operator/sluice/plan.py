@@ -32,7 +32,7 @@ from sluice.world import (
 )
 
 NOTHING_TO_COMPARE = (
-    "all checks are RelativeToStable, and where all clients move at once stable has none to compare with: "
+    "the checks are RelativeToStable, and where all clients move at once stable has none to compare with: "
     "add a check that is Absolute or FromEvaluation"
 )
 
@@ -403,7 +403,7 @@ def _read_evidence(world: World, cursor: Cursor | None, course: Course) -> tuple
     if evidence.window != window_of(cursor):
         return Verdict.INCONCLUSIVE, "no samples yet"
     # A check that has nothing to be judged by at this weight is not among the results.
-    if not counted and cursor.weight == 100 and not course.mixes:
+    if not counted and cursor.weight == 100 and not course.mixes and course.compares:
         return Verdict.INCONCLUSIVE, NOTHING_TO_COMPARE
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         found = [result.message for result in counted if result.verdict == verdict]

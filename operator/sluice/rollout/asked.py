@@ -112,6 +112,9 @@ def _promote(cursor: Cursor, sight: Sight, now: datetime) -> Answer:
         return Answer(cursor, accepted=False, message=message)
     skipped = cursor.step + 1
     after = machine.next_step(cursor, sight, now)
+    if after.state is State.BAKING:
+        # What the person has seen and passed over is not held against it again.
+        after = replace(after, shifted=now)
     return Answer(after, accepted=True, message=f"step {skipped} is over")
 
 

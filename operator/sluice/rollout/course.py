@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from sluice.api.check import CheckType
 from sluice.api.inferenceservice import InferenceServiceSpec
 from sluice.api.rollout import Approval, OnFailure, Rollout, RolloutStrategy
 from sluice.names import canonical_json
@@ -56,6 +57,15 @@ class Course:
         """Whether any check of `analysis` may stop it."""
         checks = (self.analysis or {}).get("checks", ())
         return any(not check.get("dryRun", False) for check in checks)
+
+    @property
+    def compares(self) -> bool:
+        """Whether any check that may stop it compares the candidate with stable."""
+        checks = (self.analysis or {}).get("checks", ())
+        return any(
+            check.get("type") == CheckType.RELATIVE_TO_STABLE and not check.get("dryRun", False)
+            for check in checks
+        )
 
     def is_checked_at(self, index: int) -> bool:
         """Whether any check may stop it at the step of this index."""

@@ -203,8 +203,13 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         return replace(cursor, state=State.PROGRESSING, weight=before, progressed=now)
     if sight.candidate.ready + sight.candidate.cut_off == 0 and sight.other_ready:
         return _fail(cursor, sight, READINESS, "no pod was ready when it got its weight")
-    if now >= deadline_of(cursor, sight):
-        return _fail(cursor, sight, DEADLINE, _say_untaken(cursor, sight))
+    if sight.carried is None and now >= deadline_of(cursor, sight):
+        message = _say_untaken(cursor, sight)
+        if not sight.mixable:
+            return _pause(
+                cursor, SPACES, message
+            )  # it says nothing, and may have done it all the same
+        return _fail(cursor, sight, DEADLINE, message)
     return cursor
 
 
@@ -325,7 +330,7 @@ def _draining(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         return _settled(cursor, sight, now)
     if sight.candidate.ready == 0 and sight.previous_ready:
         message = "no pod was ready any more after the switch, and the previous revision still ran"
-        if not sight.mixable:
+        if not sight.mixable and not cursor.back:
             return _pause(cursor, SPACES, message)
         return replace(_turn(cursor, sight, now), reason=READINESS, message=message)
     return cursor
@@ -386,7 +391,8 @@ def _find_failure(cursor: Cursor, sight: Sight) -> tuple[str, str] | None:
 def _fail(cursor: Cursor, sight: Sight, reason: str, message: str) -> Cursor:
     if cursor.back:
         return _pause(cursor, NO_WAY_BACK, message)
-    if sight.carried == 100 and not sight.mixable:
+    has_all = sight.carried == 100 or (cursor.weight == 100 and cursor.shifted is not None)
+    if has_all and not sight.mixable:
         # Rows written since are in the new space: going back by itself would make them useless.
         return _pause(cursor, SPACES, message)
     if sight.course.pauses:
@@ -410,11 +416,16 @@ def abort(cursor: Cursor, sight: Sight, reason: str, message: str) -> Cursor:
 
 def _fall_back(cursor: Cursor, sight: Sight) -> Cursor:
     """At the last step whose weight the candidate had: from there it may be tried again, and no further."""
-    until = enumerate(sight.course.steps[: cursor.step + 1])
-    step = max((at for at, step in until if step.weight == cursor.weight), default=cursor.step)
+    course, had = sight.course, cursor.weight
+    if cursor.shifted is None and had == course.at(cursor.step).weight:
+        # It was being given, and may not have come.
+        had = 0 if cursor.goal is Goal.FULL else course.before(cursor.step)
+    until = enumerate(course.steps[: cursor.step + 1])
+    first = 0 if cursor.goal is Goal.FULL else cursor.step
+    step = max((at for at, step in until if step.weight == had), default=first)
     if step == cursor.step:
         return cursor
-    return replace(cursor, step=step, shifted=cursor.step_started if cursor.weight else None)
+    return replace(cursor, step=step, shifted=cursor.step_started if had else None)
 
 
 def _abort(cursor: Cursor, goal: Goal, reason: str, message: str) -> Cursor:
@@ -452,6 +463,7 @@ def resume(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
         cursor,
         state=State.ANALYSING if has_weight else otherwise,
         shifted=now if has_weight else None,
+        step_started=cursor.step_started if has_weight else now,
         progressed=now,
         restarts=sight.candidate.restarts,
         paused="",

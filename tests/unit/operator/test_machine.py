@@ -618,11 +618,17 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         at(CHECKED, carried=None, mixable=False, ready=0),
         5,
         aborting(
-            replace(SHIFTING, step=2, weight=100),
+            replace(SHIFTING, step=1, shifted=T0),
             Goal.REJECTED,
             "ReadinessLost",
             "no pod was ready when it got its weight",
         ),
+    ),
+    "another space has all clients, and the gateway is asked for something else": (
+        LAST,
+        at(CHECKED, carried=None, mixable=False, verdict=Verdict.FAIL, finding="3% > 1%"),
+        5,
+        replace(LAST, state=State.PAUSED, paused="EmbeddingSpaceChanged", message="3% > 1%"),
     ),
     "another space waits for a person": (
         replace(LAST, state=State.PAUSED, paused="EmbeddingSpaceChanged", message="3% > 1%"),
@@ -891,7 +897,7 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
         replace(SHIFTING, step=1, weight=50),
         at(carried=50, verdict=Verdict.FAIL, finding="3% > 1%"),
         5,
-        aborting(replace(SHIFTING, step=1, weight=50), Goal.REJECTED, "AnalysisFailed", "3% > 1%"),
+        aborting(replace(SHIFTING, shifted=T0), Goal.REJECTED, "AnalysisFailed", "3% > 1%"),
     ),
     "a gateway that never takes it": (
         SHIFTING,
@@ -911,6 +917,20 @@ MOVES: dict[str, tuple[Cursor, Sight, float, Cursor]] = {
             message=UNTAKEN,
         ),
     ),
+    "a gateway that never takes it, between two spaces": (
+        replace(SHIFTING, step=2, weight=100),
+        at(carried=None, mixable=False),
+        1200,
+        replace(
+            SHIFTING,
+            step=2,
+            weight=100,
+            state=State.PAUSED,
+            paused="EmbeddingSpaceChanged",
+            message=UNTAKEN.replace("25", "100"),
+        ),
+    ),
+    "what was decided is not written yet": (SHIFTING, at(carried=0), 1200, SHIFTING),
     "a gateway that has a second left": (SHIFTING, at(carried=None), 1199, SHIFTING),
     "a third while it is moved": (
         SHIFTING,
@@ -1459,7 +1479,15 @@ PREVIEW = replace(CANARY, steps=(Step(0, 100, approval=True), Step(100, 100, hol
             id="waiting for the next one's pods",
         ),
         pytest.param(
-            replace(SHIFTING, step=1, weight=50), CANARY, 1, None, id="being given its weight"
+            replace(SHIFTING, step=1, weight=50), CANARY, 0, T0, id="being given its weight"
+        ),
+        pytest.param(SHIFTING, CANARY, 0, None, id="being given its first weight"),
+        pytest.param(
+            replace(SHIFTING, step=2, weight=100, goal=Goal.FULL),
+            CANARY,
+            0,
+            None,
+            id="being given all at once",
         ),
         pytest.param(
             replace(STEP, step=2, weight=25, goal=Goal.FULL), CANARY, 0, T0, id="all at once"
@@ -1516,15 +1544,27 @@ RESUMED: dict[str, tuple[Cursor, Cursor]] = {
     ),
     "while it got its share": (
         replace(PAUSED, shifted=None, step=1, weight=50, restarts=0),
-        replace(SHIFTING, step=1, weight=50, progressed=later(5), floor=1, restarts=2),
+        replace(
+            SHIFTING,
+            step=1,
+            weight=50,
+            progressed=later(5),
+            step_started=later(5),
+            floor=1,
+            restarts=2,
+        ),
     ),
     "before a preview": (
         replace(PAUSED, shifted=None, step=1, weight=0, restarts=0),
-        replace(STEP, step=1, weight=0, progressed=later(5), floor=1, restarts=2),
+        replace(
+            STEP, step=1, weight=0, progressed=later(5), step_started=later(5), floor=1, restarts=2
+        ),
     ),
     "with another share than its step's": (
         replace(PAUSED, step=1, weight=25),
-        replace(STEP, step=1, weight=25, progressed=later(5), floor=1, restarts=2),
+        replace(
+            STEP, step=1, weight=25, progressed=later(5), step_started=later(5), floor=1, restarts=2
+        ),
     ),
     "in its bake": (
         replace(BAKING, state=State.PAUSED, paused="x", message="y", reason="z"),

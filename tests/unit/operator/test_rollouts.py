@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from sluice.caches import GATEWAY
 from sluice.plan import SampleDemand, plan
 from sluice.reconcilers import is_moved
 from sluice.requests import Verb
+from sluice.rollout.course import Course, Step
 from sluice.world import DEPLOYMENT, HTTP_ROUTE, SERVICE
 from tests.builders import ServiceBuilder, gateway, inference_service, model_version
 from tests.simulation import POLICY, Simulation
@@ -232,6 +234,56 @@ def test_the_watch_between_steps_judges_no_rate_while_the_weight_changes() -> No
     assert {weight for state, weight in weights if state == "Progressing"} == {5, 25}
 
 
+def test_a_pause_between_steps_can_be_resumed() -> None:
+    service = canary(onFailure="Pause")
+    sim = start(service)
+    move(sim, service)
+    sim.short["1.1.0"] = 1
+    while sim.status.get("rollout", {}).get("step") != 3:
+        sim.step()
+    sim.verdicts["1.1.0"] = Verdict.FAIL
+    sim.run(seconds=30)
+    paused = sim.condition("RolloutPaused"), sim.status["message"]
+    sim.verdicts.clear()
+    sim.short.clear()
+    sim.ask(Verb.RESUME)
+    sim.run(seconds=60)
+
+    assert paused[0] == ("True", "AnalysisFailed")
+    assert "resume lets it go on, promote-full gives it all clients" in paused[1]
+    assert sim.condition("RolloutPaused") == ("True", "WaitingForApproval")
+    assert sim.weights == {"1.0.0": 50, "1.1.0": 50}
+
+
+def test_what_a_person_passed_over_is_not_held_against_the_bake() -> None:
+    service = lambda: blue_green("1m", bake="10m", onFailure="Pause")().analysis()  # noqa: E731
+    sim = start(service)
+    move(sim, service)
+    sim.verdicts["1.1.0"] = Verdict.FAIL
+    sim.run_until("Paused")
+    sim.run(seconds=60)
+    window = sim.evidence.window
+    sim.ask(Verb.PROMOTE)
+    sim.verdicts["1.1.0"] = None
+    sim.run(seconds=60)
+
+    assert sim.state == "Baking"
+    assert sim.evidence.window != window
+
+
+def test_a_shadows_agreement_is_enough_for_a_switch() -> None:
+    course = Course(
+        (Step(0, 50, hold=60, shadow=50, agreement=98), Step(100, 100)),
+        deadline=600,
+        analysis={"checks": [{"name": "a", "metric": "Agreement", "minPercent": "98"}]},
+    )
+    compared = {"name": "p95", "metric": "LatencyP95", "type": "RelativeToStable"}
+
+    assert not course.compares
+    assert replace(course, analysis={"checks": [compared]}).compares
+    assert not replace(course, analysis={"checks": [compared | {"dryRun": True}]}).compares
+
+
 def test_a_queued_version_changes_no_limit_of_the_one_that_bakes() -> None:
     def registered(version: str, milliseconds: str) -> dict[str, Any]:
         obj = model_version(version).obj()
@@ -305,7 +357,13 @@ def test_what_was_found_before_a_suspension_counts_no_more() -> None:
 
 
 def test_checks_that_have_nothing_to_compare_with_promote_nobody() -> None:
-    service = lambda: blue_green()().analysis()  # noqa: E731
+    compared = {
+        "name": "p95",
+        "metric": "LatencyP95",
+        "type": "RelativeToStable",
+        "maxIncreasePercent": "20",
+    }
+    service = lambda: blue_green()().analysis(compared)  # noqa: E731
     sim = start(service)
     move(sim, service)
     sim.finds_nothing = True
