@@ -458,7 +458,7 @@ def _find_demand(world: World, cursor: Cursor, course: Course, sight: Sight) -> 
     if (
         traffic is not None
         and cursor.state in {State.PROGRESSING, State.FAILED}
-        and not sight.proven
+        and not (sight.proven or cursor.weight)
         and sight.candidate.ready > 0
         and world.route is not None
         and world.route.settled

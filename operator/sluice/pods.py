@@ -101,6 +101,10 @@ def view_pod(pod: Pod) -> PodView:
     )
 
 
+# A process writes to two streams, and which of their last lines is the last of its log is chance.
+_LAST_LINES = 3
+
+
 def view_checker(pod: Pod) -> PodView:
     """A pod of a Job: its trouble is how it ended, where it ended badly."""
     view = view_pod(pod)
@@ -108,7 +112,8 @@ def view_checker(pod: Pod) -> PodView:
         ended = container["state"].get("terminated")
         if _has_failed(ended):
             lines = (ended.get("message") or "").strip().splitlines()
-            words = f"exit code {ended['exitCode']}" + (f": {lines[-1]}" if lines else "")
+            last = " | ".join(line.strip() for line in lines[-_LAST_LINES:])
+            words = f"exit code {ended['exitCode']}" + (f": {last}" if last else "")
             return replace(view, trouble=Trouble(_word(ended.get("reason")), _cut(words)))
     return view
 

@@ -1,6 +1,7 @@
 """Pods that run beside a candidate and ask it: where its pods may run, under the same restrictions.
 
-They get nothing else of theirs: no environment, volumes, secrets of the model, or device.
+They get nothing else of theirs: no environment, volumes, secrets of the model, or device.  Where NVIDIA's
+runtime is the node's, an image that says `NVIDIA_VISIBLE_DEVICES=all` would see all of them unasked.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ _PLACEMENT = (
 )
 
 
+_NO_DEVICES: Manifest = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+
+
 def make_companion(template: Manifest, own: Mapping[str, str], container: Manifest) -> Manifest:
     """A pod template with this container; `template` is the candidate's, `own` the labels to have."""
     found = template.get("metadata") or {}
@@ -33,8 +37,10 @@ def make_companion(template: Manifest, own: Mapping[str, str], container: Manife
     }
     if annotations := found.get("annotations"):
         metadata["annotations"] = annotations
+    is_said = any(item["name"] == _NO_DEVICES["name"] for item in container["env"])
+    env = container["env"] if is_said else [*container["env"], _NO_DEVICES]
     spec: Manifest = {
-        "containers": [container],
+        "containers": [container | {"env": env}],
         "securityContext": template["spec"]["securityContext"],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -213,7 +213,13 @@ def test_a_pod_of_it_is_never_one_of_the_candidates() -> None:
     (job,) = sim.caches[JOB].all()
     template = job["spec"]["template"]
     name = job["metadata"]["name"]
-    ended = {"terminated": {"exitCode": 3, "reason": "Error", "message": "said no\n"}}
+    ended = {
+        "terminated": {
+            "exitCode": 3,
+            "reason": "Error",
+            "message": "once\nasking\n  twice\nsaid no\n",
+        }
+    }
     sim.put(
         "Pod",
         {
@@ -240,7 +246,7 @@ def test_a_pod_of_it_is_never_one_of_the_candidates() -> None:
     )
     world = sim.world()
     assert world.jobs[name].revision == template["metadata"]["labels"][CHECKS]
-    assert world.jobs[name].trouble == "exit code 3: said no"
+    assert world.jobs[name].trouble == "exit code 3: asking | twice | said no"
     assert len(world.revisions[world.jobs[name].revision].pods) == 2
 
 
@@ -248,6 +254,24 @@ def test_a_long_name_of_a_service_is_cut() -> None:
     name = checker_name("a" * 62 + "b", "r", "now")
     assert len(name) == LABEL_LENGTH
     assert name != checker_name("a" * 62 + "c", "r", "now")
+
+
+@pytest.mark.parametrize(
+    ("env", "seen"),
+    [
+        pytest.param([], ["void"], id="none unasked"),
+        pytest.param([{"name": "NVIDIA_VISIBLE_DEVICES", "value": "0"}], ["0"], id="what is said"),
+    ],
+)
+def test_it_sees_no_device_unless_it_says_so(env: list[dict[str, str]], seen: list[str]) -> None:
+    sim = start(checked(env=env), v1_1_0="runs")
+    sim.run(seconds=30)
+    (job,) = sim.caches[JOB].all()
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+
+    assert [
+        item["value"] for item in container["env"] if item["name"] == "NVIDIA_VISIBLE_DEVICES"
+    ] == seen
 
 
 def test_the_manifest_is_as_recorded() -> None:

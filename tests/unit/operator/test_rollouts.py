@@ -284,6 +284,22 @@ def test_a_shadows_agreement_is_enough_for_a_switch() -> None:
     assert not replace(course, analysis={"checks": [compared | {"dryRun": True}]}).compares
 
 
+def test_another_operator_watches_on_between_steps() -> None:
+    service = canary()
+    sim = start(service)
+    move(sim, service)
+    sim.short["1.1.0"] = 1
+    while sim.status.get("rollout", {}).get("step") != 3:
+        sim.step()
+    sim.run(seconds=10)
+    sim.crash()
+    sim.reaches = False  # for its probes
+    sim.verdicts["1.1.0"] = Verdict.FAIL
+    sim.run(seconds=30)
+
+    assert sim.weights == {"1.0.0": 100}
+
+
 def test_a_queued_version_changes_no_limit_of_the_one_that_bakes() -> None:
     def registered(version: str, milliseconds: str) -> dict[str, Any]:
         obj = model_version(version).obj()
