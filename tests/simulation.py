@@ -255,8 +255,8 @@ class Simulation:
             case SampleDemand(window=window, candidate=candidate):
                 version = world.revisions[candidate].version
                 verdict = self.verdicts.get(version, Verdict.PASS)
-                no_results = verdict is None or self.finds_nothing
-                results = () if no_results or verdict is None else (make_result(verdict),)
+                found = None if self.finds_nothing else verdict
+                results = () if found is None else (make_result(found),)
                 window = window if verdict else ""
                 self.evidence = replace(self.evidence, window=window, results=results)
         return self.evidence != before

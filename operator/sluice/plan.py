@@ -343,7 +343,7 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
         check_failed=check_failed,
         verdict=verdict,
         finding=finding,
-        is_recast=_is_recast(target, make_course(spec)),
+        is_recast=_is_recast(world, cursor, target),
         mixable=(before.space if before else "") == (candidate.space if candidate else ""),
         lag=lag,
         settles=_is_on_record(world, cursor),
@@ -353,9 +353,12 @@ def look(world: World, cursor: Cursor | None, target: RevisionView | None, polic
     )
 
 
-def _is_recast(target: RevisionView | None, wanted: Course) -> bool:
-    """Whether spec asks for another course than the one that is on the target's record."""
-    return target is not None and target.course is not None and target.course != wanted
+def _is_recast(world: World, cursor: Cursor | None, target: RevisionView | None) -> bool:
+    """Whether a rejected target's record has another course than spec asks for by now."""
+    assert world.service is not None, "plan returned before"  # noqa: S101 - narrows the type
+    if cursor is None or cursor.state is not State.REJECTED or target is None:
+        return False
+    return target.course is not None and target.course != make_course(world.service.spec)
 
 
 def _is_on_record(world: World, cursor: Cursor | None) -> bool:

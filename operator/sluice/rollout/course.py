@@ -55,17 +55,17 @@ class Course:
     @property
     def is_checked(self) -> bool:
         """Whether any check of `analysis` may stop it."""
-        checks = (self.analysis or {}).get("checks", ())
-        return any(not check.get("dryRun", False) for check in checks)
+        return bool(self._deciding)
 
     @property
     def compares(self) -> bool:
         """Whether any check that may stop it compares the candidate with stable."""
+        return any(check.get("type") == CheckType.RELATIVE_TO_STABLE for check in self._deciding)
+
+    @property
+    def _deciding(self) -> list[Mapping[str, Any]]:
         checks = (self.analysis or {}).get("checks", ())
-        return any(
-            check.get("type") == CheckType.RELATIVE_TO_STABLE and not check.get("dryRun", False)
-            for check in checks
-        )
+        return [check for check in checks if not check.get("dryRun", False)]
 
     def is_checked_at(self, index: int) -> bool:
         """Whether any check may stop it at the step of this index."""

@@ -206,9 +206,8 @@ def _switching(cursor: Cursor, sight: Sight, now: datetime) -> Cursor:
     if sight.carried is None and now >= deadline_of(cursor, sight):
         message = _say_untaken(cursor, sight)
         if not sight.mixable:
-            return _pause(
-                cursor, SPACES, message
-            )  # it says nothing, and may have done it all the same
+            # It says nothing, and may have done it all the same.
+            return _pause(cursor, SPACES, message)
         return _fail(cursor, sight, DEADLINE, message)
     return cursor
 

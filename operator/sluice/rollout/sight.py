@@ -52,9 +52,7 @@ class Sight:
     check_failed: str = ""  # why that Job never will
     verdict: Verdict = Verdict.PASS
     finding: str = ""  # the verdict's number and threshold
-    is_recast: bool = (
-        False  # whether spec asks for another course than the one on the target's record
-    )
+    is_recast: bool = False  # rejected, and spec asks for another course by now
     mixable: bool = True  # whether stable and candidate embed into the same space
     lag: timedelta = timedelta(seconds=5)  # how long clients may reach what they were moved from
 
