@@ -374,8 +374,14 @@ def test_the_comparer_understands_what_the_operator_sets(spec: dict[str, Any]) -
     assert settings.process.port == container["ports"][0]["containerPort"]
     assert settings.process.drain_timeout_s < pod["terminationGracePeriodSeconds"]
     listed_ones = section("## The comparer").partition("The operator runs one")[2]
-    assert set(given) == {"COMPARE_STABLE_URL", "COMPARE_CANDIDATE_URL", "PORT"}
+    assert set(given) == {
+        "COMPARE_STABLE_URL",
+        "COMPARE_CANDIDATE_URL",
+        "PORT",
+        "NVIDIA_VISIBLE_DEVICES",
+    }
     assert "with the two URLs and `PORT`" in listed_ones
+    assert f"`NVIDIA_VISIBLE_DEVICES={given['NVIDIA_VISIBLE_DEVICES']}`" in listed_ones
     assert container["command"] == ["sluice-inference"]
     _make_parser().parse_args(container["args"])
 
