@@ -17,6 +17,7 @@ from sluice.actions import Action, Apply, Delete
 from sluice.api.rolloutstatus import Verdict
 from sluice.observe import view_route
 from sluice.requests import Verb
+from sluice.resources.route import is_default, revision_of_backend
 from sluice.rollout.course import Course
 from sluice.rollout.cursor import Cursor, Goal, State
 from sluice.world import DEPLOYMENT, SERVICE
@@ -39,6 +40,7 @@ class Path:
         default_factory=dict
     )  # seconds since it last got clients and answered
     lag: float = 5.0  # seconds that a client may still be on its way
+    rules: tuple[tuple[str, ...], ...] = ()  # the revisions behind each rule of a route, by its place
 
     def reaches(self, revision: str) -> bool:
         """Whether a client may be with this revision, or be on its way to it."""
@@ -98,12 +100,27 @@ def _check_route(manifest: Mapping[str, Any], facts: Facts, cursor: Cursor | Non
     if sum(route.weights.values()) != 100:
         raise RuleError(f"the weights are {dict(route.weights)}, together not 100")
     _check_readiness(route.weights, facts.paths[-1], facts)
+    _check_places(manifest, facts.paths[-1])
     if cursor is None:
         raise RuleError("a route is written before any cursor")
     if cursor.is_moving and cursor.stable and not cursor.is_promoted:
         found = route.weights.get(cursor.revision, 0)
         if found != cursor.weight:
             raise RuleError(f"the route gives {found}%, the cursor on record says {cursor.weight}%")
+
+
+def _check_places(manifest: Mapping[str, Any], path: Path) -> None:
+    """Clients get only backends that stood there before, at the same place (docs/adr/0005)."""
+    for place, rule in enumerate(manifest["spec"]["rules"] if path.rules else ()):
+        was = path.rules[place] if place < len(path.rules) else ()
+        now = backends_of(rule)
+        if is_default(rule) and now != was:
+            raise RuleError(f"rule {place} gets the clients and goes from {was} to {now} at once")
+
+
+def backends_of(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """The revisions that a rule can send to."""
+    return tuple(revision_of_backend(backend) for backend in rule.get("backendRefs") or ())
 
 
 def _check_readiness(weights: Mapping[str, int], path: Path, facts: Facts) -> None:

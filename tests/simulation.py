@@ -27,7 +27,7 @@ from sluice.rollout.cursor import Cursor, load_cursor
 from sluice.world import DEPLOYMENT, HTTP_ROUTE, JOB, SERVICE, Evidence, Policy, World
 from tests import invariants
 from tests.builders import gateway
-from tests.invariants import Facts, Path
+from tests.invariants import Facts, Path, backends_of
 
 POLICY = Policy(drain_lag_seconds=5.0, revision_history=3)
 START = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -472,7 +472,17 @@ class Simulation:
             named = (route.named if route else frozenset()) | set(self._carried)
             traffic = world.service.spec.traffic if world.service else None
             timeout = traffic.timeout_after.total_seconds() if traffic else 0.0
-            paths.append(Path(given, self._carried, named, self._ages(1), 5.0 + timeout))
+            rules = route.manifest["spec"]["rules"] if route else ()
+            paths.append(
+                Path(
+                    given,
+                    self._carried,
+                    named,
+                    self._ages(1),
+                    5.0 + timeout,
+                    tuple(map(backends_of, rules)),
+                )
+            )
         verdict = None
         if self.evidence.results and self.evidence.window == self._window():
             verdict = self.evidence.results[0].verdict

@@ -184,7 +184,7 @@ def _plan_route(
     if not world.has_gateway_api:
         return
     split = _split(cursor, course, revisions, observed.lanes if observed else ())
-    if not all(_has_service(revisions, revision) for revision in split.lanes):
+    if not all(_has_service(revisions, revision) for revision in split.lanes if revision):
         return  # a gateway would refuse a route to a Service that isn't there yet
     if split.main:
         mirror, percent = choose_mirror(world, cursor, course)
@@ -208,7 +208,7 @@ def _split(
     main = cursor.stable or cursor.revision
     other = cursor.previous if cursor.is_promoted else cursor.revision
     if not cursor.is_moving or not cursor.stable or not _has_service(revisions, other):
-        return Split(_take_lanes(lanes, main, main), main)
+        return Split(_take_lanes(lanes, main, ""), main)
     taken = _take_lanes(lanes, main, other)
     if cursor.is_promoted:
         return Split(taken, main, _mix(course, cursor, other, main))
@@ -224,12 +224,9 @@ def _split(
 
 
 def _take_lanes(lanes: tuple[str, ...], main: str, other: str) -> tuple[str, str]:
-    """Two revisions in two lanes, each where it was."""
-    if lanes[:1] == (other,) and other != main:
-        return other, main
-    if lanes[1:2] == (main,) and lanes[:1] != (main,):
-        return other, main
-    return main, other
+    """Two revisions in two lanes, each where it was; `other` is empty where there is one."""
+    is_second = lanes[1:2] == (main,) or (lanes[:1] == (other,) and other != "")
+    return (other, main) if is_second and lanes[:1] != (main,) else (main, other)
 
 
 def _mix(course: Course, cursor: Cursor, stable: str, candidate: str) -> dict[str, int]:

@@ -24,7 +24,7 @@ from sluice.errors import UserError
 from sluice.pods import view_checker, view_pod
 from sluice.requests import read_request
 from sluice.resources.metadata import Manifest, Owner
-from sluice.resources.route import is_default, revision_of_backend
+from sluice.resources.route import is_default, is_idle, revision_of_backend
 from sluice.rollout.course import Course, CourseError, load_course
 from sluice.runtime.kinds import Obj
 from sluice.world import (
@@ -181,7 +181,7 @@ def view_route(route: Manifest) -> RouteView:
             for revision, weight in refs:
                 weights[revision] = weights.get(revision, 0) + round(100 * weight / total)
     named = {revision for _, refs in rules for revision, _ in refs}
-    lanes = [refs[0][0] for _, refs in rules[:2]]
+    lanes = ["" if is_idle(rule) else refs[0][0] for rule, refs in rules[:2]]
     has_mix = any(len(refs) > 1 for _, refs in rules)
     generation = route["metadata"].get("generation", 0)
     parents = (route.get("status") or {}).get("parents") or ()

@@ -163,7 +163,7 @@ class RouteView:
     manifest: Manifest
     weights: Mapping[str, int] = field(default_factory=dict)  # percent of the clients, by revision
     named: frozenset[str] = frozenset()  # every revision that any rule names
-    lanes: tuple[str, ...] = ()  # the revisions of the first two rules
+    lanes: tuple[str, ...] = ()  # the revisions of the first two rules, empty for an idle one
     has_mix: bool = False
     mirror: str = ""  # name of the Service that gets copies of stable's requests
     mirror_percent: int = 0

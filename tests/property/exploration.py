@@ -31,7 +31,7 @@ from sluice.rollout.cursor import State as Phase
 from sluice.world import DEPLOYMENT, HTTP_ROUTE, JOB, SERVICE, Evidence, Policy
 from tests import invariants
 from tests.builders import ServiceBuilder, gateway, model_version
-from tests.invariants import Facts, Path, RuleError
+from tests.invariants import Facts, Path, RuleError, backends_of
 from tests.simulation import make_result
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -553,7 +553,9 @@ class Explorer:
             written = view_route(self._contents[number]).weights if number else {}
             carried = view_route(self._contents[state.taken]).weights if state.taken else {}
             clean = {name: weight for name, weight in written.items() if weight}
-            paths.append(Path(clean, carried, named, ages[1], DRAIN + TIMEOUT))
+            rules = self._contents[number]["spec"]["rules"] if number else ()
+            places = tuple(map(backends_of, rules))
+            paths.append(Path(clean, carried, named, ages[1], DRAIN + TIMEOUT, places))
         return Facts(
             ready={revision: pods.ready for revision, pods in state.pods},
             replicas={revision: self._replicas(state, revision) for revision, _ in state.pods},

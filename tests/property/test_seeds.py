@@ -139,6 +139,15 @@ def believe_an_unsettled_route(patch: Patch) -> None:
     patch.setattr(planner, "_find_carried", carried)
 
 
+def go_back_to_the_first_lane(patch: Patch) -> None:
+    take = actions._take_lanes
+
+    def forget(lanes: tuple[str, ...], main: str, other: str) -> tuple[str, str]:
+        return take(lanes, main, other) if other else (main, other)
+
+    patch.setattr(actions, "_take_lanes", forget)
+
+
 def wait_for_ever(patch: Patch) -> None:
     see(patch, lambda sight: replace(sight, carried=None))
 
@@ -194,6 +203,11 @@ SEEDS: Mapping[str, tuple[Seed, Setting, str]] = {
     "the first step is left out": (begin_late, EDITED, "begins at step 1"),
     "a step is jumped over": (jump_over_a_step, LONG, "from step 0 to step 2"),
     "a route that no gateway took": (believe_an_unsettled_route, CRASHING, "before it has all"),
+    "what is promoted changes its lane": (
+        go_back_to_the_first_lane,
+        CRASHING,
+        "gets the clients and goes from",
+    ),
     "a switch that is never seen": (wait_for_ever, PREVIEW, "stands still for ever"),
     "what gives its clients back is scaled down": (shrink_what_aborts, ASKED, "is scaled to"),
     "a busy loop": (ask_at_once, ROLLING, "called again at once"),

@@ -28,6 +28,9 @@ ROUTED_HEADER = "sluice-routed"
 TIMEOUT_HEADER = "sluice-timeout-ms"
 # What the comparer asks with, past every gateway: no sample is made of it.  No client may say so.
 SHADOW_HEADER = "sluice-shadow"
+# On requests of the mix alone: a weight decided who gets them, so that their numbers can be compared.  What
+# a pin, `match` or the front Service brings a revision is not in proportion to any weight.
+SPLIT_HEADER = "sluice-split"
 PORT = 80
 
 
@@ -35,8 +38,8 @@ PORT = 80
 class Split:
     """Who gets what.
 
-    `lanes` are two revisions, the same twice where there is one.  A revision keeps its lane: gateways name
-    backends by their place in a route.  `main` gets the clients, or the mix does where it is empty.
+    `lanes` are two revisions, or one and an empty name.  A revision keeps its lane: gateways name backends
+    by their place in a route.  `main` gets the clients, or the mix does where it is empty.
     """
 
     lanes: tuple[str, str]
@@ -51,12 +54,12 @@ class Split:
 def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
     """The route, attached to the gateways that the service names."""
     timeouts = {"request": traffic.timeout}
-    marks = _make_marks(traffic)
+    marks = _make_marks(traffic, is_split=False)
     rules: list[Manifest] = []
-    for lane, revision in enumerate(split.lanes):
-        is_idle = lane == 1 and split.lanes[0] == revision
-        matches = [_make_match(_make_header(PIN_HEADER, IDLE_PIN if is_idle else revision))]
-        if revision == split.matched and not is_idle:
+    for lane in split.lanes:
+        revision = lane or next(filter(None, split.lanes))
+        matches = [_make_match(_make_header(PIN_HEADER, lane or IDLE_PIN))]
+        if lane and lane == split.matched:
             matches += [
                 _make_match(*(_make_header(item["name"], item["value"]) for item in one["headers"]))
                 for one in split.match
@@ -66,7 +69,7 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
             "filters": [marks],
             "timeouts": timeouts,
         }
-        if revision == split.main and not is_idle:
+        if lane and lane == split.main:
             matches.append(_make_match())
             if split.mirror:
                 rule["filters"] = [marks, _make_mirror(split.mirror, split.mirror_percent)]
@@ -76,7 +79,8 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
         if not split.main:
             matches.append(_make_match())
         refs = [_make_backend(owner, name, split.mix[name]) for name in split.lanes]
-        rule = {"backendRefs": refs, "filters": [marks], "timeouts": timeouts}
+        filters = [_make_marks(traffic, is_split=True)]
+        rule = {"backendRefs": refs, "filters": filters, "timeouts": timeouts}
         rules.append({"matches": matches, **rule})
     return make_manifest(
         "gateway.networking.k8s.io/v1",
@@ -92,6 +96,12 @@ def make_route(owner: Owner, traffic: Traffic, split: Split) -> Manifest:
             }
         },
     )
+
+
+def is_idle(rule: Manifest) -> bool:
+    """Whether a rule only keeps a lane's place."""
+    found = [item for match in rule.get("matches") or () for item in match.get("headers") or ()]
+    return any(item["name"] == PIN_HEADER and item["value"] == IDLE_PIN for item in found)
 
 
 def is_default(rule: Manifest) -> bool:
@@ -110,12 +120,16 @@ def _make_match(*headers: Manifest) -> Manifest:
     return {"headers": list(headers), **path} if headers else path
 
 
-def _make_marks(traffic: Traffic) -> Manifest:
+def _make_marks(traffic: Traffic, *, is_split: bool) -> Manifest:
     milliseconds = round(traffic.timeout_after.total_seconds() * 1000)
-    header = {"name": TIMEOUT_HEADER, "value": str(milliseconds)}
+    sets, removes = [{"name": TIMEOUT_HEADER, "value": str(milliseconds)}], [SHADOW_HEADER]
+    if is_split:
+        sets.append({"name": SPLIT_HEADER, "value": "1"})
+    else:
+        removes.append(SPLIT_HEADER)
     return {
         "type": "RequestHeaderModifier",
-        "requestHeaderModifier": {"set": [header], "remove": [SHADOW_HEADER]},
+        "requestHeaderModifier": {"set": sets, "remove": removes},
     }
 
 
