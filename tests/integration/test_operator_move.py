@@ -177,10 +177,10 @@ def changed_source(tmp_path: Path) -> Path:
     module = source / "sluice" / "resources" / "pod.py"
     text = module.read_text()
     changed = text.replace("PRE_STOP_SECONDS = 5\n", "PRE_STOP_SECONDS = 9\n").replace(
-        "TERMINATION_GRACE_SECONDS = 45\n", "TERMINATION_GRACE_SECONDS = 60\n"
+        "EXIT_SECONDS = 10\n", "EXIT_SECONDS = 25\n"
     )
     assert changed.count("= 9\n") == text.count("= 9\n") + 1
-    assert changed.count("= 60\n") == text.count("= 60\n") + 1
+    assert changed.count("= 25\n") == text.count("= 25\n") + 1
     module.write_text(changed)
     return source
 

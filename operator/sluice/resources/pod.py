@@ -3,6 +3,7 @@
 Rendered once, when a revision is first seen; afterwards the ControllerRevision's copy is the truth.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,13 @@ SERVER_PORT = 8080
 USER_ID = 65532
 
 PRE_STOP_SECONDS = 5
+# What the server has at least to finish what it was asked, and what it has beyond the longest answer.
 DRAIN_TIMEOUT_SECONDS = 30
-# preStop and drain, and some seconds for the process to leave.
-TERMINATION_GRACE_SECONDS = 45
+DRAIN_MARGIN_SECONDS = 5
+# For the process to leave, after preStop and drain.
+EXIT_SECONDS = 10
+# The server's own setting, in milliseconds: no answer takes longer (docs/inference.md).
+REQUEST_TIMEOUT = "REQUEST_TIMEOUT_MS"
 
 DEFAULT_CPU = "100m"
 DEFAULT_MEMORY = "1Gi"
@@ -43,7 +48,7 @@ def make_pod_template(service: str, revision: str, inputs: Inputs) -> Manifest:
         },
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "terminationGracePeriodSeconds": PRE_STOP_SECONDS + find_drain(inputs) + EXIT_SECONDS,
         "topologySpreadConstraints": _make_spread(
             service, revision, runtime.get("topologySpreadConstraints", [])
         ),
@@ -66,6 +71,20 @@ def make_pod_template(service: str, revision: str, inputs: Inputs) -> Manifest:
     if annotations := extra.get("annotations"):
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": spec}
+
+
+def find_drain(inputs: Inputs) -> int:
+    """Seconds that a pod has to finish what it was asked: longer than its longest answer.
+
+    Where that is not a plain number here (a secret's, or one that the server refuses), it is as by default.
+    """
+    said = [item for item in inputs["runtime"].get("env", []) if item["name"] == REQUEST_TIMEOUT]
+    text = str(said[-1].get("value") or "") if said else ""
+    try:
+        longest = math.ceil(float(text) / 1000)
+    except (ValueError, OverflowError):
+        longest = 0
+    return max(DRAIN_TIMEOUT_SECONDS, min(longest, 600) + DRAIN_MARGIN_SECONDS)
 
 
 def _gpu(inputs: Inputs) -> Mapping[str, Any] | None:
@@ -167,7 +186,7 @@ def _make_environment(service: str, revision: str, inputs: Inputs) -> list[Manif
         "SLUICE_REVISION": revision,
         "SLUICE_ROLE": labels.PRIMARY,
         "PORT": str(SERVER_PORT),
-        "DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_SECONDS),
+        "DRAIN_TIMEOUT_S": str(find_drain(inputs)),
     }
     if embedding:
         values["EMBEDDING_SPACE"] = embedding["space"]

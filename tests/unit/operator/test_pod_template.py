@@ -92,11 +92,24 @@ def test_the_restricted_standard() -> None:
         }
 
 
-def test_there_is_time_to_drain() -> None:
-    spec = render()["spec"]
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ({}, 30),
+        ({"REQUEST_TIMEOUT_MS": "5000"}, 30),
+        ({"REQUEST_TIMEOUT_MS": "59001"}, 65),
+        ({"REQUEST_TIMEOUT_MS": "600000"}, 605),
+        ({"REQUEST_TIMEOUT_MS": "1e300"}, 605),
+        ({"REQUEST_TIMEOUT_MS": "inf"}, 30),
+        ({"REQUEST_TIMEOUT_MS": "soon"}, 30),
+    ],
+)
+def test_there_is_time_to_finish_the_longest_answer(asked: dict[str, str], seconds: int) -> None:
+    spec = render(inference_service().env(**asked))["spec"]
     pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = int(environment(spec["containers"][0])["DRAIN_TIMEOUT_S"])
 
+    assert drain == seconds
     assert pause + drain < spec["terminationGracePeriodSeconds"]
 
 
