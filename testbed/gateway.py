@@ -225,7 +225,8 @@ def make_objects(image: str) -> list[dict[str, Any]]:
 
 def _make_controller(image: str) -> dict[str, Any]:
     def probe(path: str, **more: int) -> dict[str, Any]:
-        return {"httpGet": {"path": path, "port": 8081}, "periodSeconds": 1, **more}
+        probe = {"httpGet": {"path": path, "port": 8081}, "periodSeconds": 1}
+        return {**probe, "timeoutSeconds": 5, **more}
 
     return {
         "serviceAccountName": "envoy-gateway",
@@ -242,7 +243,9 @@ def _make_controller(image: str) -> dict[str, Any]:
                     {"name": "KUBERNETES_CLUSTER_DOMAIN", "value": "cluster.local"},
                 ],
                 "startupProbe": probe("/healthz", failureThreshold=60),
-                "readinessProbe": probe("/readyz"),
+                "readinessProbe": probe("/readyz", failureThreshold=30),
+                # Without it, it weighs next to nothing, and changed routes wait for busy pods.
+                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
                 "securityContext": {
                     "runAsUser": 65532,
                     "allowPrivilegeEscalation": False,
@@ -265,9 +268,18 @@ def _make_controller(image: str) -> dict[str, Any]:
 
 
 def _make_proxy(image: str) -> dict[str, Any]:
-    """How Envoy runs: nothing outside needs its address, and its probes do not wait ten seconds."""
-    quick = {"startupProbe": {"periodSeconds": 1, "failureThreshold": 120}}
-    containers = [{"name": each, **quick} for each in ("envoy", "shutdown-manager")]
+    """How Envoy runs: nothing outside needs its address, and it outlasts a shortage of CPU."""
+    # It is the only one behind its Service, so without it every new connection is refused. Envoy
+    # Gateway has one answer later than a second take it out, and three restart it: a machine that
+    # is merely slow then fails clients. These take 30 s and a minute for that. Both containers need
+    # them: the pod is as ready as its worse one, and a shutdown-manager that ends drains Envoy.
+    probes = {
+        # The first answer is not waited for ten seconds.
+        "startupProbe": {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120},
+        "readinessProbe": {"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 6},
+        "livenessProbe": {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+    }
+    containers = [{"name": each, **probes} for each in ("envoy", "shutdown-manager")]
     patch = {"spec": {"template": {"spec": {"containers": containers}}}}
     return {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1",
@@ -281,7 +293,8 @@ def _make_proxy(image: str) -> dict[str, Any]:
                     "envoyDeployment": {
                         "container": {
                             "image": image,
-                            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+                            # Its weight against the pods behind it, which ask for 50m to 100m each.
+                            "resources": {"requests": {"cpu": "500m", "memory": "128Mi"}},
                         },
                         "patch": {"type": "StrategicMerge", "value": patch},
                     },

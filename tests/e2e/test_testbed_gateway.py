@@ -5,9 +5,13 @@ Needs `python -m testbed up --tier node`; TESTBED_NAME says which instance.
 
 import collections
 import json
+import os
+import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +19,7 @@ import pytest
 import yaml
 
 from examples.pizza import deploy
-from testbed import gateway, images
+from testbed import cgroup, gateway, images
 from testbed.cluster import Cluster
 from tests.waiting import wait_for
 
@@ -266,3 +270,34 @@ def test_the_gateway_is_offered_on_the_host(site: Site) -> None:
     answer = httpx.get(url, headers={"host": site.host}, trust_env=False)
     assert (answer.status_code, answer.headers["served-by"]) == (200, "green")
     assert httpx.get(url, headers={"host": "nobody.example"}, trust_env=False).status_code == 404
+
+
+def find_envoy(cluster: Cluster) -> int:
+    """The process that the Gateway's clients talk to."""
+    pods = ("get", "pods", "-n", gateway.NAMESPACE, "-l", "app.kubernetes.io/name=envoy")
+    uid = cluster.kubectl(*pods, "-o", "jsonpath={.items[*].metadata.uid}").stdout
+    found = {
+        int(pid)
+        for folder in cgroup.folders_of(cluster.name)
+        for procs in folder.glob(f"**/*{uid}*/**/cgroup.procs")
+        for pid in procs.read_text().split()
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "envoy"
+    }
+    (pid,) = found
+    return pid
+
+
+def test_an_envoy_that_stands_still_for_seconds_refuses_nobody(site: Site) -> None:
+    """As on a machine without CPU time: one late answer to a probe must not cost it its Service."""
+    site.route(split(100, 0))
+    site.wait_for_all(is_from("blue"))
+    envoy = find_envoy(site.cluster)
+    os.kill(envoy, signal.SIGSTOP)
+    try:
+        time.sleep(8)  # a probe every five seconds, and one for kube-proxy to hear of it
+    finally:
+        os.kill(envoy, signal.SIGCONT)
+    # Each on a connection of its own: those that exist outlive the Service's endpoint.
+    answers = [answer for _ in range(20) for answer in site.ask(1)]
+    assert all(map(is_from("blue"), answers))
+    assert find_envoy(site.cluster) == envoy

@@ -87,6 +87,25 @@ def test_everything_runs_from_the_one_image_and_asks_no_registry() -> None:
     assert settings["provider"]["kubernetes"]["shutdownManager"]["image"] == IMAGE
 
 
+@pytest.mark.parametrize("name", ["envoy", "shutdown-manager"])
+def test_a_slow_envoy_stays_in_its_service(name: str) -> None:
+    """Envoy Gateway's own probes take Envoy out after one answer that was later than a second."""
+    deployment = find("EnvoyProxy")["spec"]["provider"]["kubernetes"]["envoyDeployment"]
+    containers = deployment["patch"]["value"]["spec"]["template"]["spec"]["containers"]
+    (container,) = (each for each in containers if each["name"] == name)
+    for probe, seconds in (("readinessProbe", 30), ("livenessProbe", 60)):
+        settings = container[probe]
+        assert settings["timeoutSeconds"] >= 5
+        assert settings["periodSeconds"] * settings["failureThreshold"] >= seconds
+
+
+def test_envoy_and_its_controller_have_cpu_time_of_their_own() -> None:
+    deployment = find("EnvoyProxy")["spec"]["provider"]["kubernetes"]["envoyDeployment"]
+    (controller,) = find("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert deployment["container"]["resources"]["requests"]["cpu"] == "500m"
+    assert controller["resources"]["requests"]["cpu"] == "100m"
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(stateroot, "path_of", lambda user: tmp_path / "state")
