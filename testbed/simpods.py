@@ -76,7 +76,8 @@ class PodServer:
             self.in_flight -= is_inference
         if is_inference and request.headers.get("sluice-shadow") != "true":
             outcome = choose_outcome(response.status, is_fallback=False, is_partial=False)
-            self._samples.count(outcome, time.perf_counter() - began)
+            is_split = request.headers.get("sluice-split") == "1"
+            self._samples.count(outcome, time.perf_counter() - began, is_split=is_split)
         if revision := self._of("SLUICE_REVISION"):
             response.headers["sluice-revision"] = revision
         if model := self._of("MODEL_NAME"):

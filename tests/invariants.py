@@ -40,7 +40,7 @@ class Path:
         default_factory=dict
     )  # seconds since it last got clients and answered
     lag: float = 5.0  # seconds that a client may still be on its way
-    rules: tuple[tuple[str, ...], ...] = ()  # the revisions behind each rule of a route, by its place
+    rules: tuple[tuple[str, ...], ...] = ()  # by place in the route: the revisions behind the rule
 
     def reaches(self, revision: str) -> bool:
         """Whether a client may be with this revision, or be on its way to it."""

@@ -217,6 +217,33 @@ def check_what_the_route_removes_never_reaches_a_server(site: Site) -> None:
     wait_for(lambda: count() == before + 1, what="it is counted like any client's")
 
 
+def check_only_what_a_rule_split_says_so(site: Site) -> None:
+    """Whatever the client says: servers count what was split apart, and weights are held against it."""
+    host = make_host()
+    site.deploy("a")
+    site.deploy("b")
+    lane = make_rule({"a": 1}, removes="sluice-split")
+    mix = make_rule({"a": 1, "b": 1}, {"sluice-pin": "mix"}, sets={"sluice-split": "1"})
+    site.route(host, [lane, mix])
+    site.wait_answers(host, lambda one: one.revision == "a", what="the lane has its effect")
+    wait_for(
+        lambda: "b" in {one.revision for one in site.ask(host, 20, sluice_pin="mix")},
+        what="the mix has its effect",
+    )
+
+    def count() -> int:
+        texts = [site.get(pod, "/metrics/rollout").body for name in "ab" for pod in site.pods(name)]
+        name = "sluice_inference_split_answers_total "
+        lines = [line for text in texts for line in text.splitlines() if line.startswith(name)]
+        assert len(lines) == 2, "both count them"
+        return sum(int(line.removeprefix(name)) for line in lines)
+
+    before = count()
+    site.ask(host, 10, sluice_split="1")
+    site.ask(host, 6, sluice_pin="mix")
+    wait_for(lambda: count() == before + 6, what="those of the mix alone are counted as split")
+
+
 def check_a_request_ends_where_it_began(site: Site) -> None:
     """A change of weights while it is under way does not cut it."""
     host = make_host()
@@ -251,5 +278,6 @@ CHECKS: list[Callable[[Site], None]] = [
     check_a_request_is_given_up_after_the_timeout,
     check_a_server_is_told_how_long_the_gateway_waits,
     check_what_the_route_removes_never_reaches_a_server,
+    check_only_what_a_rule_split_says_so,
     check_a_request_ends_where_it_began,
 ]

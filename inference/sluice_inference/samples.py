@@ -34,16 +34,19 @@ class Samples:
     def __init__(self, started: float | None = None) -> None:
         self._started = time.time() if started is None else started
         self._answers = dict.fromkeys(OUTCOMES, 0)
+        self._split = 0
         self._buckets = [0] * (len(BOUNDS_S) + 1)
         self._seconds = 0.0
 
-    def count(self, outcome: str, seconds: float) -> None:
+    def count(self, outcome: str, seconds: float, *, is_split: bool = False) -> None:
         """Count one answer; `seconds` is how long its client waited for it.
 
-        A client's own error says nothing of how fast the model is, so it has no place in the latencies.
+        `is_split`: a gateway chose by weight who answers. A client's own error says nothing of the model,
+        so it has no place in the latencies, nor among those.
         """
         self._answers[outcome] += 1
         if outcome != "client_error":
+            self._split += is_split
             self._buckets[bisect_left(BOUNDS_S, seconds)] += 1
             self._seconds += seconds
 
@@ -57,6 +60,10 @@ class Samples:
         yield f"# TYPE {name} counter"
         for outcome, count in self._answers.items():
             yield f'{name}{{outcome="{outcome}"}} {count}'
+        name = f"{_PREFIX}_split_answers_total"
+        yield f"# HELP {name} Those to requests that a gateway split by weight, without client errors."
+        yield f"# TYPE {name} counter"
+        yield f"{name} {self._split}"
         name = f"{_PREFIX}_answer_seconds"
         yield f"# HELP {name} What clients waited for them; client errors are left out."
         yield f"# TYPE {name} histogram"

@@ -140,19 +140,22 @@ def test_a_pod_answers_as_the_model_server_does(site: Site) -> None:
     for path, headers in (
         ("/health", {}),
         ("/nothing", {}),
-        ("/predict", {"sluice-shadow": "true"}),
+        ("/predict", {"sluice-shadow": "true", "sluice-split": "1"}),
     ):
         (other,) = site.client.send(pod["status"]["podIP"], 8080, path, headers=headers)
         assert other.revision == "a"
     assert site.get(pod, "/predict").status == 405
+    assert "sluice_inference_split_answers_total 0\n" in site.get(pod, "/metrics/rollout").body
+    site.client.send(pod["status"]["podIP"], 8080, headers={"sluice-split": "1"})
     samples = site.get(pod, "/metrics/rollout").body
     assert read_samples(samples, "sluice_inference_answers_total") == {
-        '{outcome="ok"}': 1,
+        '{outcome="ok"}': 2,
         '{outcome="client_error"}': 1,
         '{outcome="error"}': 0,
         '{outcome="fallback"}': 0,
     }
-    assert "sluice_inference_answer_seconds_count 1\n" in samples
+    assert "sluice_inference_answer_seconds_count 2\n" in samples
+    assert "sluice_inference_split_answers_total 1\n" in samples
 
 
 def test_a_pod_errs_and_is_slow_as_told_and_may_be_told_otherwise(site: Site) -> None:

@@ -155,7 +155,6 @@ class Cluster(RuleBasedStateMachine):
 BUDGET = settings(
     max_examples=40,
     stateful_step_count=25,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

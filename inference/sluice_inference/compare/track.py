@@ -17,7 +17,8 @@ Headers = tuple[tuple[bytes, bytes], ...]
 SHADOW = (b"sluice-shadow", b"true")
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _LARGE_ANSWER = 1 << 20
-# What belongs to one connection or one hop (RFC 9110, 7.6.1), or says where the request was to go.
+# What belongs to one connection or one hop (RFC 9110, 7.6.1), or says where the request was to go, or how
+# that was decided.
 _DROPPED = frozenset(
     {
         b"accept-encoding",
@@ -31,6 +32,7 @@ _DROPPED = frozenset(
         b"proxy-connection",
         b"sluice-pin",
         b"sluice-shadow",
+        b"sluice-split",
         b"te",
         b"trailer",
         b"transfer-encoding",

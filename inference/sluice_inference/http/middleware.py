@@ -36,6 +36,7 @@ _MOST_AHEAD = 1 << 20  # bytes of a body that are reserved before they came
 _CLIENT_LEFT = 499
 _FALLBACK = "fallback"  # a SLUICE_ROLE
 _SHADOW = (b"sluice-shadow", b"true")  # asked by the comparer, on nobody's behalf
+_SPLIT = (b"sluice-split", b"1")  # the gateway chose between two revisions by their weights
 
 
 class Envelope:
@@ -319,7 +320,8 @@ class _Exchange:
                 is_fallback=settings.role == _FALLBACK or self._scope.get("is_fallback", False),
                 is_partial=self._scope.get("is_partial", False),
             )
-            self._context.samples.count(outcome, seconds)
+            is_split = _SPLIT in self._scope["headers"]
+            self._context.samples.count(outcome, seconds, is_split=is_split)
         if self._context.tracer is not None and self._is_client:
             self._context.tracer.record(
                 Visit(

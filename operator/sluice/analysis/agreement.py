@@ -4,7 +4,7 @@ Which outcomes count is said in `docs/contract.md`, "The comparer".  Must not fe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sluice.analysis.checks import Agreement
@@ -62,6 +62,7 @@ class Comparisons:
 
     def __init__(self) -> None:
         self._began: float | None = None
+        self._heard = 0.0  # time of the latest round that heard any
         self._last: dict[str, Counts] = {}
         self.total = Agreement()
 
@@ -79,8 +80,11 @@ class Comparisons:
             self.total = Agreement(
                 self.total.agreed + agreed, self.total.compared + agreed + disagreed
             )
-        if self._began is None and heard:
-            self._began = time
+        if heard:
+            self._began = time if self._began is None else self._began
+            self._heard = time
+        if self._began is not None:
+            self.total = replace(self.total, silence=time - self._heard)
 
 
 def make_check(least: int) -> Check:

@@ -5,7 +5,7 @@ The numbers are judged in ``findings``.  Must not fetch, keep state, or decide w
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -62,10 +62,14 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What the comparer has counted: of ``compared`` mirrored requests ``agreed`` were answered alike."""
+    """What the comparer has counted: of ``compared`` mirrored requests ``agreed`` were answered alike.
+
+    It wasn't heard in the last ``silence`` of seconds.
+    """
 
     agreed: float = 0.0
     compared: float = 0.0
+    silence: float = 0.0
 
 
 def evaluate(
@@ -77,10 +81,16 @@ def evaluate(
     agreement: Agreement | None = None,
     queries: Mapping[str, Sequence[float | None]] | None = None,
     *,
+    alone: Window | None = None,
     weight: int | None = None,
     replicas: int = 1,
+    patience: float = math.inf,
 ) -> tuple[CheckResult, ...]:
     """The results of all checks that can be measured now, in their order.
+
+    ``window`` is what both tracks did while both were heard, ``alone`` what the candidate did while it was
+    (None: the same): what says nothing of stable need not wait for it.  No Pass rests on what was heard
+    more than ``patience`` seconds ago; a Fail stays one.
 
     ``evaluation`` holds what the candidate's version registered.  ``queries`` holds by check the answers
     of the rounds so far, the newest last.  ``weight`` is the candidate's share of the traffic in percent,
@@ -95,8 +105,16 @@ def evaluate(
     ]
     sharing = sum(not c.dry_run and c.metric is not CheckMetric.QUERY for c in measured)
     level = Level(alpha / max(1, sharing), min_samples)
-    scene = _Scene(window, evaluation, agreement, queries or {}, weight, replicas)
-    return tuple(_make_result(check, _find(check, scene, level), min_samples) for check in measured)
+    own = window if alone is None else alone
+    scene = _Scene(window, own, evaluation, agreement, queries or {}, weight, replicas)
+    results = []
+    for check in measured:
+        finding = _find(check, scene, level)
+        if _find_silence(check, scene) > patience and finding.verdict is not Verdict.FAIL:
+            note = finding.note or f"nothing heard for more than {patience:.0f} s"
+            finding = replace(finding, verdict=Verdict.INCONCLUSIVE, note=note)
+        results.append(_make_result(check, finding, min_samples))
+    return tuple(results)
 
 
 def is_measurable(
@@ -133,6 +151,7 @@ class _Scene:
     """All that a check may look at."""
 
     window: Window
+    alone: Window
     evaluation: Mapping[str, Decimal]
     agreement: Agreement | None
     queries: Mapping[str, Sequence[float | None]]
@@ -140,8 +159,20 @@ class _Scene:
     replicas: int
 
 
+def _find_silence(check: Check, scene: _Scene) -> float:
+    """Seconds since that was heard last which the check is judged by."""
+    if check.metric is CheckMetric.QUERY:
+        return 0.0  # its rounds say by themselves when they have no answer
+    if check.metric is CheckMetric.AGREEMENT:
+        return scene.agreement.silence if scene.agreement else 0.0
+    needs_both = (
+        check.type is CheckType.RELATIVE_TO_STABLE or check.metric is CheckMetric.THROUGHPUT
+    )
+    return scene.window.silence if needs_both else scene.alone.silence
+
+
 def _find(check: Check, scene: _Scene, level: Level) -> Finding:
-    window, candidate = scene.window, scene.window.candidate
+    window, candidate = scene.window, scene.alone.candidate
     match check.metric, check.type:
         case CheckMetric.ERROR_RATE, CheckType.RELATIVE_TO_STABLE:
             return judge_errors_like_stable(window, _bound(check.max_increase_percent) / 100, level)
@@ -180,7 +211,7 @@ def _judge_as_registered(check: Check, share: float, scene: _Scene, level: Level
     name = REGISTERED[check.metric]
     registered = scene.evaluation.get(name, Decimal("NaN"))
     if not (registered.is_finite() and registered > 0):
-        samples = scene.window.candidate.counts[-1:] or (0.0,)
+        samples = scene.alone.candidate.counts[-1:] or (0.0,)
         note = (
             f"the ModelVersion's evaluation registers no {name} above 0: register it, or make the "
             "check Absolute"
@@ -189,7 +220,7 @@ def _judge_as_registered(check: Check, share: float, scene: _Scene, level: Level
             Verdict.INCONCLUSIVE, NO_DATA, NO_DATA, int(samples[0]), level.min_samples, note
         )
     limit = float(registered) / 1000 * (1 + _bound(check.max_increase_percent) / 100)
-    return judge_latency(scene.window.candidate, share, limit, level)
+    return judge_latency(scene.alone.candidate, share, limit, level)
 
 
 def _bound(value: str | int | None) -> float:

@@ -17,6 +17,7 @@ MAX_BYTES: Final = 256 * 1024
 
 OUTCOMES: Final = ("ok", "client_error", "error", "fallback")
 ANSWERS: Final = "sluice_inference_answers_total"
+SPLIT: Final = "sluice_inference_split_answers_total"
 SECONDS: Final = "sluice_inference_answer_seconds"
 START_TIME: Final = "sluice_inference_start_time_seconds"
 
@@ -48,6 +49,8 @@ class Scrape:
 
     ``answers`` by outcome (OUTCOMES, all of them).  ``bounds`` in seconds, rising, without the infinite
     one; ``counts`` are cumulative, one per bound and one more for all.  ``start_time`` is Unix time.
+    ``split`` are the answers, without client errors, to requests that the gateway split by weight; 0 from
+    an image that doesn't count them.
     """
 
     start_time: float
@@ -55,6 +58,7 @@ class Scrape:
     bounds: tuple[float, ...]
     counts: tuple[float, ...]
     total_seconds: float
+    split: float = 0.0
 
 
 def parse_scrape(text: str) -> Scrape:
@@ -63,12 +67,13 @@ def parse_scrape(text: str) -> Scrape:
     answers = {}
     for outcome in OUTCOMES:
         answers[outcome] = take_sample(samples, ANSWERS, (("outcome", outcome),))
+    split = samples.pop((SPLIT, ()), 0.0)  # older images lack it
     start_time = take_start_time(samples, START_TIME)
     total_seconds = take_sample(samples, f"{SECONDS}_sum", ())
     total = take_sample(samples, f"{SECONDS}_count", ())
     bounds, counts = _take_buckets(samples, total)
     require_empty(samples)
-    return Scrape(start_time, answers, bounds, counts, total_seconds)
+    return Scrape(start_time, answers, bounds, counts, total_seconds, split)
 
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -101,7 +106,7 @@ def read_samples(text: str, names: frozenset[str]) -> dict[Key, float]:
 
 
 _OURS: Final = frozenset(
-    {ANSWERS, f"{SECONDS}_bucket", f"{SECONDS}_sum", f"{SECONDS}_count", START_TIME}
+    {ANSWERS, SPLIT, f"{SECONDS}_bucket", f"{SECONDS}_sum", f"{SECONDS}_count", START_TIME}
 )
 
 

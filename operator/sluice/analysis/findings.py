@@ -59,6 +59,14 @@ ROUNDS: Final = 3
 SETTLING_SECONDS: Final = 30.0
 """Youngest window that Throughput fails on: before that, answers may be missing that are under way."""
 
+_NO_SPLIT: Final = (
+    "no requests that the gateway split have been seen: only those say what the candidate should "
+    "answer, and old images don't count them"
+)
+_NO_SPLIT_HERE: Final = (
+    "the candidate answers, but none that the gateway split: its image may be too old to count them"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -139,21 +147,25 @@ def judge_throughput(
 ) -> Finding:
     """Answers per second and ready replica of the candidate, against a minimum.
 
-    Too slow a candidate and too little to do look the same from here.  So it fails only where stable's
-    traffic proves that the candidate's ``weight`` (percent) would have brought the minimum.
+    Too slow a candidate and too little to do look the same from here.  So it fails only where the requests
+    that the gateway split and stable answered prove that the candidate's ``weight`` (percent) would have
+    brought the minimum.  What else stable gets says nothing of the candidate's share.  To pass, all of the
+    candidate's answers count, whoever sent the requests.
     """
     level, seconds, replicas = level.halved(), window.seconds, max(1, replicas)
     n = window.candidate.requests
     low, high = rate_bounds(n, seconds, level.alpha)
-    offered = 0.0
+    offered, scarce = 0.0, "the traffic on offer may be too little for this minimum"
     if weight is not None and 0 < weight < 100:
-        proven, _ = rate_bounds(window.stable.requests, seconds, level.alpha)
+        proven, _ = rate_bounds(window.stable.split, seconds, level.alpha)
         offered = proven * weight / (100 - weight)
+        if not window.stable.split:
+            scarce = _NO_SPLIT
     value = format_rate(n / seconds / replicas) if seconds else NO_DATA
     verdict, note = Verdict.INCONCLUSIVE, ""
     if high / replicas < minimum:
         if offered / replicas < minimum:
-            note = "the traffic on offer may be too little for this minimum"
+            note = scarce
         elif seconds >= SETTLING_SECONDS:
             verdict = Verdict.FAIL
     elif n >= level.min_samples and low / replicas >= minimum:
@@ -167,23 +179,32 @@ def judge_throughput_like_stable(
 ) -> Finding:
     """That per percent of weight the candidate answers at least as much as stable, less ``decrease``.
 
-    The gateway sends each request to the candidate with probability weight/100, so among all answers the
-    candidate's share is a proportion too, whatever the traffic does meanwhile.  With r = (1 - decrease)
-    weight / (100 - weight), stable's share must be at most 1 / (1 + r).  Requests that a header match
-    brings the candidate come on top, and make this lenient.
+    Only requests that the gateway split count, on both sides.  It sends each of them to the candidate with
+    probability weight/100, so among their answers the candidate's share is a proportion too, whatever the
+    traffic does meanwhile.  With r = (1 - decrease) weight / (100 - weight), stable's share must be at most
+    1 / (1 + r).
+
+    None at all proves nothing on stable's side, nor on the candidate's where it answers others: an older
+    image doesn't count them.
     """
-    n, rest = window.candidate.requests, window.stable.requests
+    n, rest = window.candidate.split, window.stable.split
     part = (1 - decrease) * weight / (100 - weight)
     limit = 1 / (1 + part)
     verdict, needed = _judge((rest, limit), (rest, limit), n + rest, n, level)
-    if verdict is Verdict.FAIL and window.seconds < SETTLING_SECONDS:
+    note, is_blind = _note_on_stable(rest, level), False
+    if not rest:
+        note, is_blind = _NO_SPLIT, True
+    elif not n and window.candidate.requests:
+        note, is_blind = _NO_SPLIT_HERE, True
+    is_young = verdict is Verdict.FAIL and window.seconds < SETTLING_SECONDS
+    if is_blind or is_young:
         verdict, needed = Verdict.INCONCLUSIVE, max(level.min_samples, needed)
     if not window.seconds:
         value = threshold = NO_DATA
     else:
         value = format_rate(n / window.seconds)
         threshold = format_rate(rest / window.seconds * part)
-    return Finding(verdict, value, threshold, int(n), needed, _note_on_stable(rest, level))
+    return Finding(verdict, value, threshold, int(n), needed, note)
 
 
 def judge_agreement(agreed: float, compared: float, minimum: float, level: Level) -> Finding:

@@ -9,9 +9,11 @@ under the names that Prometheus' own relabelling makes of them:
 
 (`action: labelmap` with the regex `__meta_kubernetes_pod_label_(.+)` does it.)
 
-Counter resets and restarts are then Prometheus' business (`increase`).  It extrapolates to the edges of
-the window, so counts may be off by about a scrape interval's worth, and be fractions.  Scrape often
-compared with the window: a pod's answers before its first scrape aren't seen at all.
+Counter resets and restarts are then Prometheus' business (`increase`).  It extrapolates what it saw to
+the edges of the window: from k scrapes, k - 1 intervals apart, to as much as k + 1.2 of them (1.1 at
+either edge, the most that it takes for no gap).  Twice the samples that there were would be twice the
+certainty, so every count is multiplied by (k - 1) / (k + 1.2): never more than was seen, and fractions.
+Scrape often compared with the window: a pod's answers before its first scrape aren't seen at all.
 
 Must not judge; every answer that isn't exactly one usable number per series is a QueryError.
 """
@@ -27,12 +29,20 @@ from typing import Any, Final
 
 import aiohttp
 
-from sluice.analysis.exposition import ANSWERS, OUTCOMES, SECONDS
+from sluice.analysis.exposition import ANSWERS, OUTCOMES, SECONDS, SPLIT
 from sluice.analysis.tally import Tally, Window
 from sluice.errors import SluiceError
 
 MAX_BYTES: Final = 1024 * 1024
 """Longest answer that is read."""
+
+_REVISION: Final = "sluice_dev_revision"
+_EDGES: Final = 1.2
+_MISSED: Final = 3
+"""Scrapes that may be missed before it counts as silence."""
+
+_MAX_PAUSE: Final = 300.0
+"""Seconds that scrapes may be apart at most: Prometheus itself takes no older sample for the present."""
 
 _VARIABLE: Final = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _CHUNK: Final = 64 * 1024
@@ -69,16 +79,23 @@ class Prometheus:
         self._url = url.rstrip("/")
         self._timeout = timeout
 
-    async def read_window(self, subject: Subject, at: float, seconds: float) -> Window:
+    async def read_window(
+        self, subject: Subject, at: float, seconds: float
+    ) -> tuple[Window, float]:
         """What both revisions answered in the ``seconds`` before Unix time ``at``.
 
         All is asked of the same moment, so the two tracks are aligned. A revision that Prometheus knows
         nothing of is an empty tally, or a QueryError (NoData) where it knows neither.
+
+        The window's silence is the candidate's, the second number the longer one of both; neither counts
+        before a pod has missed some scrapes.
         """
         whole = max(1, round(seconds))
-        candidate, stable = await asyncio.gather(
+        candidate, stable, count, newest = await asyncio.gather(
             self._read_tally(subject, subject.candidate, at, whole),
             self._read_tally(subject, subject.stable, at, whole),
+            self._query(f"max(count_over_time({ANSWERS}{_select(subject)}[{whole}s]))", at),
+            self._query(f"max by ({_REVISION}) (timestamp({ANSWERS}{_select(subject)}))", at),
         )
         if candidate is None and stable is None:
             raise QueryError(
@@ -87,7 +104,16 @@ class Prometheus:
                 "scrape the server pods, with the labels namespace, sluice_dev_service and "
                 "sluice_dev_revision",
             )
-        return Window(candidate or Tally(), stable or Tally(), float(whole))
+        scrapes = max(1.0, count[0][1]) if count else 1.0
+        heard = _by_label(newest, _REVISION)
+        pause = min(_MISSED * whole / scrapes, _MAX_PAUSE)
+        mine, its = (
+            max(0.0, min(whole, at - heard.get(revision, 0.0)) - pause)
+            for revision in (subject.candidate, subject.stable)
+        )
+        # As much of the time as of the counts: rates are what they were.
+        known = whole * (scrapes - 1) / (scrapes + _EDGES)
+        return Window(candidate or Tally(), stable or Tally(), known, mine), max(mine, its)
 
     async def ask(self, query: str, subject: Subject, at: float) -> float:
         """The one number that a check's query gives; QueryError where it gives none, or several."""
@@ -108,13 +134,11 @@ class Prometheus:
     async def _read_tally(
         self, subject: Subject, revision: str, at: float, seconds: int
     ) -> Tally | None:
-        labels = (
-            f"namespace={_quote(subject.namespace)},sluice_dev_service={_quote(subject.service)},"
-            f"sluice_dev_revision={_quote(revision)}"
-        )
-        answers, buckets = await asyncio.gather(
-            self._query(f"sum by (outcome) (increase({ANSWERS}{{{labels}}}[{seconds}s]))", at),
-            self._query(f"sum by (le) (increase({SECONDS}_bucket{{{labels}}}[{seconds}s]))", at),
+        series = f"{_select(subject, revision)}[{seconds}s]"
+        answers, buckets, split = await asyncio.gather(
+            self._query(f"sum by (outcome) ({_increase(ANSWERS + series)})", at),
+            self._query(f"sum by (le) ({_increase(f'{SECONDS}_bucket{series}')})", at),
+            self._query(f"sum({_increase(SPLIT + series)})", at),
         )
         if not answers:
             return None
@@ -123,7 +147,9 @@ class Prometheus:
             raise QueryError("Malformed", f'{ANSWERS} has an unknown outcome="{unknown[0][:40]}"')
         errors = by_outcome.get("error", 0.0) + by_outcome.get("fallback", 0.0)
         bounds, counts = _read_histogram(_by_label(buckets, "le"))
-        return Tally(by_outcome.get("ok", 0.0) + errors, errors, bounds, counts)
+        requests = by_outcome.get("ok", 0.0) + errors
+        # Older images don't count what was split: there is no such series.
+        return Tally(requests, errors, bounds, counts, _by_label(split, "split").get("", 0.0))
 
     async def _query(self, query: str, at: float) -> list[tuple[Mapping[str, str], float]]:
         """The series of an instant query, each with its labels and value."""
@@ -225,6 +251,19 @@ def _read_histogram(by_bound: Mapping[str, float]) -> tuple[tuple[float, ...], t
         raise QueryError("Malformed", f'{SECONDS}_bucket lacks le="+Inf", or bounds above 0')
     counts = tuple(accumulate((count for _, count in pairs), max))
     return tuple(bound for bound, _ in pairs[:-1]), counts
+
+
+def _select(subject: Subject, revision: str = "") -> str:
+    """The labels of one revision's pods, or of both revisions'."""
+    names = [_quote(name) for name in (subject.namespace, subject.service, revision)]
+    labels = f"namespace={names[0]},sluice_dev_service={names[1]}"
+    return f"{{{labels},{_REVISION}={names[2]}}}" if revision else f"{{{labels}}}"
+
+
+def _increase(series: str) -> str:
+    """What the series rose by, without what extrapolation may have added."""
+    count = f"count_over_time({series})"
+    return f"increase({series}) * ({count} - 1) / ({count} + {_EDGES})"
 
 
 def _quote(value: str) -> str:

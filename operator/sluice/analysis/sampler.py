@@ -7,7 +7,7 @@ It must not decide what a verdict leads to.
 import logging
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 ROUNDS: Final = 16
 """Answers of a PromQL check that are kept: more than any verdict looks at."""
+
+PATIENCE: Final = 3
+"""Rounds after which a Pass needs to have heard something new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Sampler:
         self._comparisons = None if agreement is None else Comparisons()
         self._since = since.timestamp()
         self._session = session
-        self._ledger = Ledger()
+        self._both = Ledger()
+        self._alone = Ledger()  # of the candidate, heard or not what stable did
         self._answers: dict[str, deque[float | None]] = {
             check.name: deque(maxlen=ROUNDS)
             for check in self._analysis.checks
@@ -82,11 +86,11 @@ class Sampler:
     async def look(self, now: datetime, scene: Scene) -> tuple[CheckResult, ...]:
         """One round, and what the checks say after it."""
         time = now.timestamp()
-        window = Window()
+        window = alone = Window()
         if self._prometheus is not None:
-            window = await self._ask_prometheus(self._prometheus, time, scene)
+            window, alone = await self._ask_prometheus(self._prometheus, time, scene)
         elif scene.weight != 0:
-            window = await self._ask_pods(time, scene)
+            window, alone = await self._ask_pods(time, scene)
         agreement: Agreement | None = None
         if self._comparisons is not None:
             agreement = await self._ask_comparer(self._comparisons, time, scene)
@@ -97,11 +101,14 @@ class Sampler:
             self._analysis.min_samples,
             agreement=agreement,
             queries=self._answers,
+            alone=alone,
             weight=scene.weight,
             replicas=max(1, len(scene.candidate)),
+            patience=PATIENCE * self.interval,
         )
 
-    async def _ask_pods(self, time: float, scene: Scene) -> Window:
+    async def _ask_pods(self, time: float, scene: Scene) -> tuple[Window, Window]:
+        """What both did, and what the candidate did."""
         targets = {
             pod: (address, scene.port)
             for track in (scene.candidate, scene.stable)
@@ -112,12 +119,10 @@ class Sampler:
         for pod, answer in answers.items():
             scrapes[pod] = answer if isinstance(answer, Scrape) else None
             self._tell(pod, "" if isinstance(answer, Scrape) else str(answer))
-        self._ledger.add(
-            time,
-            {pod: scrapes[pod] for pod in scene.candidate},
-            {pod: scrapes[pod] for pod in scene.stable},
-        )
-        return self._ledger.window()
+        candidate = {pod: scrapes[pod] for pod in scene.candidate}
+        self._both.add(time, candidate, {pod: scrapes[pod] for pod in scene.stable})
+        self._alone.add(time, candidate, {})
+        return self._both.window(), self._alone.window()
 
     async def _ask_comparer(self, comparisons: Comparisons, time: float, scene: Scene) -> Agreement:
         targets = {pod: (address, scene.port) for pod, address in scene.comparer.items()}
@@ -130,12 +135,15 @@ class Sampler:
         )
         return comparisons.total
 
-    async def _ask_prometheus(self, server: Prometheus, time: float, scene: Scene) -> Window:
+    async def _ask_prometheus(
+        self, server: Prometheus, time: float, scene: Scene
+    ) -> tuple[Window, Window]:
         seconds = time - self._since
-        window = Window()
+        window = alone = Window()
         try:
             if seconds > 0:
-                window = await server.read_window(scene.subject, time, seconds)
+                alone, silence = await server.read_window(scene.subject, time, seconds)
+                window = replace(alone, silence=silence) if scene.stable else alone
             self._tell("prometheus", "")
         except QueryError as error:
             self._tell("prometheus", str(error))
@@ -149,7 +157,7 @@ class Sampler:
                 answer = None
                 self._tell(check.name, str(error))
             self._answers[check.name].append(answer)
-        return window
+        return window, alone
 
     def _tell(self, source: str, trouble: str) -> None:
         """Logs a source's trouble once, and its end."""

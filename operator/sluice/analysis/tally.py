@@ -6,7 +6,7 @@ one and the same stretch of time.  Must not fetch, judge, or know the clock.
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from sluice.analysis.exposition import Scrape
@@ -19,13 +19,15 @@ class Tally:
     ``requests`` are the answers that say something about the model: clients' own errors (4xx) are left
     out, so that a flood of bad requests hides nothing.  ``errors`` of them were the server's, or came from
     a fallback instead.  ``bounds`` (seconds) and the cumulative ``counts`` are the histogram of
-    ``Scrape``; a tally without counts has seen no histogram yet.
+    ``Scrape``; a tally without counts has seen no histogram yet.  ``split`` are those of ``requests`` that
+    the gateway split by weight: of them alone the weight says how many each track should have.
     """
 
     requests: float = 0.0
     errors: float = 0.0
     bounds: tuple[float, ...] = ()
     counts: tuple[float, ...] = ()
+    split: float = 0.0
 
     def __add__(self, other: Self) -> "Tally":
         """Both together.
@@ -39,6 +41,7 @@ class Tally:
             self.errors + other.errors,
             mine.bounds,
             tuple(a + b for a, b in zip(mine.counts, its.counts, strict=True)),
+            self.split + other.split,
         )
 
     def __sub__(self, other: Self) -> "Tally":
@@ -46,24 +49,27 @@ class Tally:
         mine, its = _align(self, other)
         counts = tuple(a - b for a, b in zip(mine.counts, its.counts, strict=True))
         requests, errors = self.requests - other.requests, self.errors - other.errors
-        if min(requests, errors, *counts, 0.0) < 0:
+        split = self.split - other.split
+        if min(requests, errors, split, *counts, 0.0) < 0:
             raise ValueError("a tally can't be less than an earlier one of the same process")
-        return Tally(requests, errors, mine.bounds, counts)
+        return Tally(requests, errors, mine.bounds, counts, split)
 
 
 def make_tally(scrape: Scrape) -> Tally:
     """All that a process has counted. An answer of the fallback is an error of the track that was asked."""
     errors = scrape.answers["error"] + scrape.answers["fallback"]
-    return Tally(scrape.answers["ok"] + errors, errors, scrape.bounds, scrape.counts)
+    requests = scrape.answers["ok"] + errors
+    return Tally(requests, errors, scrape.bounds, scrape.counts, scrape.split)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What both tracks did in the same ``seconds``."""
+    """What both tracks did in the same ``seconds``; nothing was heard in the last ``silence`` of seconds."""
 
     candidate: Tally = Tally()
     stable: Tally = Tally()
     seconds: float = 0.0
+    silence: float = 0.0
 
 
 Scrapes = Mapping[str, Scrape | None]
@@ -73,8 +79,8 @@ Scrapes = Mapping[str, Scrape | None]
 class Ledger:
     """Sums the scrapes of one step, round by round.
 
-    - The window begins with the first round that heard both tracks. What pods had counted by then is
-      their baseline and doesn't count.
+    - The window begins with the first round that heard both tracks. What the pods heard in it had counted
+      by then is their baseline and doesn't count.
     - A pod that is first heard later counts whole if it started after the window began; otherwise that
       first scrape is its baseline, and what it did before is unknown and left out.
     - Where the start time changed or a count fell, the process is another one: its count counts whole.
@@ -108,8 +114,8 @@ class Ledger:
             if not candidate and not stable:
                 return False
             self.began = time
-            for track, _ in rounds:
-                track.pending = Tally()
+            for track, scrapes in rounds:
+                track.begin(scrapes)
         for track, _ in rounds:
             track.settle()
         self._ended = time
@@ -119,7 +125,8 @@ class Ledger:
         """What has been counted so far."""
         if self.began is None:
             return Window()
-        return Window(self._candidate.total, self._stable.total, self._ended - self.began)
+        seconds, silence = self._ended - self.began, self._last - self._ended
+        return Window(self._candidate.total, self._stable.total, seconds, silence)
 
 
 class _Track:
@@ -146,6 +153,11 @@ class _Track:
             else:
                 self.pending += make_tally(scrape) - make_tally(before)
 
+    def begin(self, scrapes: Scrapes) -> None:
+        """The window begins with this round: who wasn't heard in it has no baseline yet."""
+        self._last = {pod: scrape for pod, scrape in scrapes.items() if scrape is not None}
+        self.pending = Tally()
+
     def settle(self) -> None:
         """The other track was heard as well: what is pending counts."""
         self.total += self.pending
@@ -162,6 +174,8 @@ def _is_another(before: Scrape, after: Scrape) -> bool:
         return True
     was, now = make_tally(before), make_tally(after)
     if any(after.answers[outcome] < count for outcome, count in before.answers.items()):
+        return True
+    if now.split < was.split:
         return True
     # Per bucket rather than cumulative: a bucket that fell may hide behind a lower one that rose.
     return any(b < a for a, b in zip(_parts(was), _parts(now), strict=True))
@@ -184,9 +198,9 @@ def _align(one: Tally, other: Tally) -> tuple[Tally, Tally]:
 
 
 def _zeros(tally: Tally, like: Tally) -> Tally:
-    return Tally(tally.requests, tally.errors, like.bounds, (0.0,) * len(like.counts))
+    return replace(tally, bounds=like.bounds, counts=(0.0,) * len(like.counts))
 
 
 def _reduce(tally: Tally, bounds: tuple[float, ...]) -> Tally:
     counts = tuple(tally.counts[bisect_right(tally.bounds, bound) - 1] for bound in bounds)
-    return Tally(tally.requests, tally.errors, bounds, (*counts, tally.counts[-1]))
+    return replace(tally, bounds=bounds, counts=(*counts, tally.counts[-1]))

@@ -16,10 +16,14 @@ class Process:
         self.answers = dict.fromkeys(OUTCOMES, 0)
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
+        self.split = 0
 
-    def answer(self, outcome: str = "ok", n: int = 1, seconds: float = 0.07) -> "Process":
+    def answer(
+        self, outcome: str = "ok", n: int = 1, seconds: float = 0.07, *, is_split: bool = False
+    ) -> "Process":
         self.answers[outcome] += n
         if outcome != "client_error":
+            self.split += n * is_split
             self.buckets[bisect_left(BOUNDS, seconds)] += n
             self.seconds += n * seconds
         return self
@@ -31,6 +35,7 @@ class Process:
             BOUNDS,
             tuple(float(n) for n in accumulate(self.buckets)),
             self.seconds,
+            float(self.split),
         )
 
     def write(self) -> str:
@@ -43,6 +48,8 @@ class Process:
                     f'sluice_inference_answers_total{{outcome="{outcome}"}} {n}\n'
                     for outcome, n in self.answers.items()
                 ),
+                "# TYPE sluice_inference_split_answers_total counter\n",
+                f"sluice_inference_split_answers_total {self.split}\n",
                 "# TYPE sluice_inference_answer_seconds histogram\n",
                 *(
                     f'sluice_inference_answer_seconds_bucket{{le="{bound}"}} {n}\n'

@@ -78,7 +78,7 @@ def test_what_came_before_the_window_is_left_out() -> None:
     assert add(comparisons, 100.0) == Agreement()
     assert add(comparisons, 101.0, a=Counts(50.0, 10.0, 5.0)) == Agreement()
     assert add(comparisons, 102.0, a=Counts(50.0, 14.0, 6.0)) == Agreement(4.0, 5.0)
-    assert add(comparisons, 103.0) == Agreement(4.0, 5.0)
+    assert add(comparisons, 103.0) == Agreement(4.0, 5.0, silence=1.0)
     assert add(comparisons, 104.0, a=Counts(50.0, 20.0, 6.0)) == Agreement(10.0, 11.0)
 
 

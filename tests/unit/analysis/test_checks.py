@@ -1,5 +1,6 @@
 """Checks over windows: verdicts, words, and what can't be judged."""
 
+from dataclasses import replace
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from sluice.analysis.checks import Agreement, CheckResult, evaluate
 from sluice.analysis.findings import ERROR_FLOOR
 from sluice.analysis.statistics import MAX_SAMPLES, count_needed
-from sluice.analysis.tally import Tally, Window
+from sluice.analysis.tally import Ledger, Tally, Window
 from sluice.api.check import Check
 from sluice.api.rolloutstatus import Verdict
+from tests.unit.analysis.scrapes import Process
 
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 BOUNDS = tuple(0.001 * 1.1**step for step in range(121))  # 1 ms to 93 s
@@ -26,14 +28,20 @@ def make_check(metric: str, type_: str = "Absolute", **fields: Any) -> Check:
 
 
 def answered(
-    n: int, errors: int = 0, slow: int = 0, *, fast_s: float = 0.05, slow_s: float = 0.3
+    n: int,
+    errors: int = 0,
+    slow: int = 0,
+    *,
+    fast_s: float = 0.05,
+    slow_s: float = 0.3,
+    split: int | None = None,
 ) -> Tally:
-    """`n` answers, `errors` of them errors, `slow` of them slow ones."""
+    """`n` answers, `errors` of them errors, `slow` of them slow ones; all `split`, unless told."""
     buckets = [0.0] * (len(BOUNDS) + 1)
     for seconds, count in ((fast_s, n - slow), (slow_s, slow)):
         index = next((i for i, bound in enumerate(BOUNDS) if bound >= seconds), len(BOUNDS))
         buckets[index] += count
-    return Tally(n, errors, BOUNDS, tuple(accumulate(buckets)))
+    return Tally(n, errors, BOUNDS, tuple(accumulate(buckets)), n if split is None else split)
 
 
 def judge(check: Check, candidate: Tally, stable: Tally | None = None, **more: Any) -> CheckResult:
@@ -54,6 +62,11 @@ RATE = make_check("Throughput", minPerSecond="10")
 RATE_LIKE = make_check("Throughput", "RelativeToStable", maxDecreasePercent="20")
 AGREEMENT = make_check("Agreement", minPercent="98")
 QUERY = make_check("Query", name="lag", query="x", max="0.05")
+
+NO_SPLIT = (
+    "no requests that the gateway split have been seen: only those say what the candidate should answer, "
+    "and old images don't count them"
+)
 
 CASES: dict[str, tuple[Check, Tally, dict[str, Any], Verdict, str]] = {
     # name: check, candidate, more, then verdict and message
@@ -196,6 +209,27 @@ CASES: dict[str, tuple[Check, Tally, dict[str, Any], Verdict, str]] = {
         RATE_LIKE, Tally(), {"weight": 20, "seconds": 5}, INCONCLUSIVE,
         "Throughput 0/s, limit 800/s (stable -20%, n=0 of 300)",
     ),
+    "throughput that only a pin and the front Service bring": (
+        RATE, answered(350), {"stable": answered(20_000, split=0)}, INCONCLUSIVE,
+        f"Throughput 5.833/s, limit 10/s (n=350, {NO_SPLIT})",
+    ),
+    "enough throughput, whoever brings it": (
+        RATE, answered(3000, split=0), {"stable": answered(20_000, split=0)}, PASS,
+        "Throughput 50/s ≥ 10/s (n=3000)",
+    ),
+    "nothing split to compare the throughput with": (
+        RATE_LIKE, answered(1000, split=0), {"stable": answered(9000, split=0)}, INCONCLUSIVE,
+        f"Throughput 0/s, limit 0/s (stable -20%, n=0 of 300, {NO_SPLIT})",
+    ),
+    "a stable image too old to count what is split": (
+        RATE_LIKE, answered(5000), {"stable": answered(5000, split=0)}, INCONCLUSIVE,
+        f"Throughput 83.33/s, limit 0/s (stable -20%, n=5000, {NO_SPLIT})",
+    ),
+    "a candidate's image too old to count what is split": (
+        RATE_LIKE, answered(5000, split=0), {"stable": answered(5000)}, INCONCLUSIVE,
+        "Throughput 0/s, limit 66.67/s (stable -20%, n=0 of 300, the candidate answers, but none that the "
+        "gateway split: its image may be too old to count them)",
+    ),
     "agreement": (
         AGREEMENT, Tally(), {"agreement": Agreement(995, 1000)}, PASS, "Agreement 99.50% ≥ 98.00% (n=1000)",
     ),
@@ -221,6 +255,34 @@ def test_verdicts(
     assert (result.verdict is INCONCLUSIVE) or result.samples == result.needed
     assert len(result.value) <= 64
     assert len(result.threshold) <= 64
+
+
+# Of 10,000 requests that the gateway split at weight 10 stable got 9,000; the front Service brought it 40,000
+# more, and a pin 100 to the candidate.
+SHARES: dict[str, tuple[Check, int, Verdict]] = {
+    # name: check, the candidate's answers to what was split, verdict
+    "its share of a minimum": (make_check("Throughput", minPerSecond="50"), 1000, INCONCLUSIVE),
+    "its share of stable's": (RATE_LIKE, 1000, PASS),
+    "a slump under a minimum": (make_check("Throughput", minPerSecond="12"), 400, FAIL),
+    "a slump under stable's": (RATE_LIKE, 400, FAIL),
+}
+
+
+@pytest.mark.parametrize(("check", "split", "verdict"), SHARES.values(), ids=SHARES)
+def test_only_what_the_gateway_split_says_how_much_the_candidate_should_answer(
+    check: Check, split: int, verdict: Verdict
+) -> None:
+    stable = Process().answer(n=5000)
+    candidate = Process().answer(n=7)
+    ledger = Ledger()
+    ledger.add(0.0, {"c": candidate.scrape()}, {"s": stable.scrape()})
+    stable.answer(n=9000, is_split=True).answer(n=40_000)
+    candidate.answer(n=split, is_split=True).answer(n=100)
+    ledger.add(60.0, {"c": candidate.scrape()}, {"s": stable.scrape()})
+
+    (result,) = evaluate([check], ledger.window(), {}, 300, weight=10)
+
+    assert result.verdict is verdict, result.message
 
 
 QUERIES: dict[str, tuple[dict[str, str], tuple[float | None, ...], Verdict, str]] = {
@@ -371,3 +433,42 @@ def test_a_candidate_that_does_no_worse_than_stable_never_fails(
         mine, other = answered(n, bad, bad), answered(m, theirs, theirs)
         for check in (ERRORS_LIKE, P95_LIKE):
             assert judge(check, mine, other).verdict is not FAIL
+
+
+@pytest.mark.parametrize(
+    ("check", "silent", "verdict"),
+    [
+        (ERRORS, {"alone"}, INCONCLUSIVE),
+        (ERRORS, {"both"}, PASS),  # what stable does says nothing of it
+        (P95, {"alone"}, INCONCLUSIVE),
+        (P95, {"both"}, PASS),
+        (ERRORS_LIKE, {"both"}, INCONCLUSIVE),
+        (P95_LIKE, {"both"}, INCONCLUSIVE),
+        (RATE, {"both"}, INCONCLUSIVE),
+        (RATE, set(), PASS),
+    ],
+)
+def test_no_pass_rests_on_what_was_heard_long_ago(
+    check: Check, silent: set[str], verdict: Verdict
+) -> None:
+    found = Window(answered(5000), answered(5000), 60.0)
+    both = replace(found, silence=15.1 if "both" in silent else 15.0)
+    alone = replace(found, silence=15.1 if "alone" in silent else 15.0)
+    (result,) = evaluate([check], both, {}, 300, alone=alone, weight=50, patience=15.0)
+
+    assert result.verdict is verdict
+    assert ("nothing heard for more than 15 s" in result.message) == (verdict is INCONCLUSIVE)
+
+
+def test_a_fail_stays_one_in_silence() -> None:
+    window = Window(answered(5000, errors=500), answered(5000), 60.0, silence=1000)
+    (result,) = evaluate([ERRORS], window, {}, 300, weight=50, patience=15.0)
+
+    assert result.verdict is FAIL
+
+
+def test_a_check_without_stable_counts_what_the_candidate_did_alone() -> None:
+    both, alone = Window(answered(10), answered(10), 1.0), Window(answered(5000), seconds=60.0)
+    results = evaluate([ERRORS, P95, ERRORS_LIKE], both, {}, 300, alone=alone, weight=50)
+
+    assert [result.samples for result in results] == [5000, 5000, 10]

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,14 @@ from sluice_inference.samples import BOUNDS_S, Samples
 from tests.unit.analysis.scrapes import BOUNDS, Process
 
 PROCESS = (
-    Process(1_700_000_000.25).answer("ok", 5).answer("error", 2, 9.0).answer("client_error", 3)
+    Process(1_700_000_000.25)
+    .answer("ok", 5, is_split=True)
+    .answer("error", 2, 9.0)
+    .answer("client_error", 3)
 )
 TEXT = PROCESS.write()
 OK = 'sluice_inference_answers_total{outcome="ok"} 5\n'
+SPLIT = "sluice_inference_split_answers_total 5\n"
 
 
 def test_a_scrape() -> None:
@@ -25,6 +30,14 @@ def test_a_scrape() -> None:
     assert scrape == PROCESS.scrape()
     assert scrape.answers == {"ok": 5, "client_error": 3, "error": 2, "fallback": 0}
     assert (scrape.bounds, scrape.counts) == (BOUNDS, (0, 5, 5, 5, 7))
+    assert scrape.split == 5
+
+
+def test_an_older_image_does_not_count_what_was_split() -> None:
+    text = TEXT.replace(SPLIT, "")
+
+    assert text != TEXT
+    assert parse_scrape(text) == replace(PROCESS.scrape(), split=0.0)
 
 
 def test_what_the_model_server_writes() -> None:
@@ -32,11 +45,12 @@ def test_what_the_model_server_writes() -> None:
     for seconds in (0.0001, 0.176, 0.176, 3.0, 100.0):
         samples.count("ok", seconds)
     samples.count("client_error", 1.0)
-    samples.count("fallback", 0.2)
+    samples.count("fallback", 0.2, is_split=True)
 
     scrape = parse_scrape(samples.render().decode())
 
     assert scrape.answers == {"ok": 5, "client_error": 1, "error": 0, "fallback": 1}
+    assert scrape.split == 1
     assert scrape.start_time == 1_700_000_000.5
     assert scrape.bounds == BOUNDS_S
     assert (scrape.counts[0], scrape.counts[-2], scrape.counts[-1]) == (1, 5, 6)
@@ -92,6 +106,15 @@ REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
     "an unknown outcome": (
         swap(OK, OK + OK.replace('"ok"', '"new"')),
         'outcome="new"} is not known',
+    ),
+    "a broken count of what was split": (
+        swap(SPLIT, SPLIT.replace("5", "-5")),
+        "not a number from 0",
+    ),
+    "what was split twice": (swap(SPLIT, SPLIT + SPLIT), "is there twice"),
+    "what was split by outcome": (
+        swap(SPLIT, SPLIT.replace(" 5", '{outcome="ok"} 5')),
+        'outcome="ok"} is not known',
     ),
     "another label": (swap(OK, OK.replace("{", '{model="a",')), 'outcome="ok"} is missing'),
     "a broken label": (swap(OK, OK.replace('"ok"', "ok")), "is no label"),

@@ -54,42 +54,82 @@ def server(session: aiohttp.ClientSession, serve: Serve) -> Server:
 
 
 GOOD = {
-    'answers_total{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': answers(
+    'e_answers_total{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': answers(
         ok="90.5", error="6", fallback="3.5", client_error="50"
     ),
     'bucket{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': vector(
         ({"le": "+Inf"}, "100"), ({"le": "0.1"}, "40.2"), ({"le": "0.2"}, "40.1")
     ),
+    'split_answers_total{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': vector(
+        ({}, "70.5")
+    ),
+    "max(count_over_time(": vector(({}, "13")),
+    "timestamp(": vector(({"sluice_dev_revision": "bbbbbbbbbb"}, str(AT - 10))),
     "": vector(),
 }
 
 
 async def test_the_window(server: Server) -> None:
     prometheus = await server.start(GOOD)
-    window = await prometheus.read_window(SUBJECT, AT, 59.7)
+    window, silence = await prometheus.read_window(SUBJECT, AT, 59.7)
 
     # Extrapolation made the second bucket fall: cumulative counts never do.
-    assert window.candidate == Tally(100, 9.5, (0.1, 0.2), (40.2, 40.2, 100))
+    assert window.candidate == Tally(100, 9.5, (0.1, 0.2), (40.2, 40.2, 100), 70.5)
     assert window.stable == Tally()
-    assert window.seconds == 60
-    labels = 'namespace="vision",sluice_dev_service="pizza",sluice_dev_revision='
-    assert sorted(server.asked) == [
-        (
-            "/prefix/api/v1/query",
-            f"sum by ({by}) (increase({metric}{{{labels}{revision}}}[60s]))",
-            "1700000000.500",
-        )
-        for by, metric in (
-            ("le", "sluice_inference_answer_seconds_bucket"),
-            ("outcome", "sluice_inference_answers_total"),
-        )
-        for revision in ('"aaaaaaaaaa"', '"bbbbbbbbbb"')
-    ]  # fmt: skip
+    assert window.seconds == 60 * 12 / 14.2
+    # The candidate's last scrape is younger than three of them take, stable was never scraped.
+    assert (window.silence, silence) == (0, 60 - 3 * 60 / 13)
+    labels = 'namespace="vision",sluice_dev_service="pizza"'
+    everything = f"sluice_inference_answers_total{{{labels}}}"
+    queries = {
+        f"max(count_over_time({everything}[60s]))",
+        f"max by (sluice_dev_revision) (timestamp({everything}))",
+    }
+    for by, metric in (
+        (" by (le) ", "sluice_inference_answer_seconds_bucket"),
+        (" by (outcome) ", "sluice_inference_answers_total"),
+        ("", "sluice_inference_split_answers_total"),
+    ):
+        for revision in ("aaaaaaaaaa", "bbbbbbbbbb"):
+            series = f'{metric}{{{labels},sluice_dev_revision="{revision}"}}[60s]'
+            count = f"count_over_time({series})"
+            queries.add(f"sum{by}(increase({series}) * ({count} - 1) / ({count} + 1.2))")
+    asked = {("/prefix/api/v1/query", query, "1700000000.500") for query in queries}
+    assert set(server.asked) == asked
+    assert len(server.asked) == len(asked)
 
 
-async def test_a_revision_without_a_histogram_yet(server: Server) -> None:
-    prometheus = await server.start({"answers_total": answers(ok="3"), "": vector()})
-    window = await prometheus.read_window(SUBJECT, AT, 60)
+@pytest.mark.parametrize(
+    ("scrapes", "age", "silence"),
+    [
+        ("10", 17, 0),  # every 6 s
+        ("10", 48, 30),
+        ("60", 48, 45),
+        ("2", 59, 0),  # every 30 s: two of them tell nothing of a third
+        ("10", 4000, 42),  # the rollout's whole minute
+        (None, 4000, 0),
+    ],
+)
+async def test_how_long_nothing_was_heard(
+    server: Server, scrapes: str | None, age: float, silence: float
+) -> None:
+    counted = vector() if scrapes is None else vector(({}, scrapes))
+    newest = vector(
+        ({"sluice_dev_revision": "aaaaaaaaaa"}, str(AT)),
+        ({"sluice_dev_revision": "bbbbbbbbbb"}, str(AT - age)),
+        ({"sluice_dev_revision": "cccccccccc"}, str(AT)),
+    )
+    prometheus = await server.start({**GOOD, "max(count_over_time(": counted, "timestamp(": newest})
+    window, longest = await prometheus.read_window(SUBJECT, AT, 60)
+
+    assert (window.silence, longest) == (silence, silence)
+
+
+async def test_a_revision_without_a_histogram_yet_whose_image_is_too_old_for_the_split(
+    server: Server,
+) -> None:
+    prometheus = await server.start({"e_answers_total": answers(ok="3"), "": vector()})
+    window, _ = await prometheus.read_window(SUBJECT, AT, 60)
 
     assert window.candidate == Tally(3, 0)
 
@@ -101,6 +141,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "infinite": ({"": answers(ok="+Inf")}, "NaN", "counts inf"),
     "twice": (
         {"": vector(({"outcome": "ok"}, "1"), ({"outcome": "ok"}, "1"))}, "NaN", "twice",
+    ),
+    "a split that is none": (
+        {"e_answers_total": answers(ok="1"), "split": vector(({}, "NaN")), "": vector()}, "NaN", "counts nan",
     ),
     "an unknown outcome": ({"": answers(ok="1", new="1")}, "Malformed", 'outcome="new"'),
     "no last bucket": (

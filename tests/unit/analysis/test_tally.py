@@ -18,33 +18,36 @@ def counts(window: Window) -> tuple[float, float]:
 
 
 def test_a_tally_of_a_scrape() -> None:
-    process = Process().answer("ok", 5).answer("error", 2, 9.0).answer("fallback", 1)
+    process = Process().answer("ok", 5).answer("error", 2, 9.0, is_split=True).answer("fallback", 1)
 
-    tally = make_tally(process.answer("client_error", 9).scrape())
+    tally = make_tally(process.answer("client_error", 9, is_split=True).scrape())
 
-    assert tally == Tally(8, 3, BOUNDS, (0, 6, 6, 6, 8))
+    assert tally == Tally(8, 3, BOUNDS, (0, 6, 6, 6, 8), 2)
 
 
 def test_tallies_add_up_and_take_away() -> None:
     early = Process().answer("ok", 5)
     before = make_tally(early.scrape())
-    after = make_tally(early.answer("error", 2, 9.0).scrape())
+    after = make_tally(early.answer("error", 2, 9.0, is_split=True).scrape())
 
-    assert after - before == Tally(2, 2, BOUNDS, (0, 0, 0, 0, 2))
+    assert after - before == Tally(2, 2, BOUNDS, (0, 0, 0, 0, 2), 2)
     assert Tally() + after == after
     assert after + Tally() == after
     assert (after + before) - before == after
     with pytest.raises(ValueError, match="less than"):
         before - after
+    with pytest.raises(ValueError, match="less than"):
+        replace(after, split=1) - replace(before, split=2)
 
 
 def test_other_bounds_leave_the_common_ones() -> None:
-    one = Tally(4, 0, (0.1, 0.2, 0.4), (1, 2, 3, 4))
-    other = Tally(40, 2, (0.05, 0.1, 0.4), (10, 20, 30, 40))
+    one = Tally(4, 0, (0.1, 0.2, 0.4), (1, 2, 3, 4), 3)
+    other = Tally(40, 2, (0.05, 0.1, 0.4), (10, 20, 30, 40), 30)
 
-    assert one + other == Tally(44, 2, (0.1, 0.4), (21, 33, 44))
+    assert one + other == Tally(44, 2, (0.1, 0.4), (21, 33, 44), 33)
     assert other + one == one + other
-    assert one + Tally(1, 1, (9.0,), (1, 1)) == Tally(5, 1, (), (5,))
+    assert one + Tally(1, 1, (9.0,), (1, 1)) == Tally(5, 1, (), (5,), 3)
+    assert Tally(split=2) + one == replace(one, split=5)
 
 
 def scrape(n: int, started: float = 1000.0) -> Scrape:
@@ -200,6 +203,16 @@ def test_a_bucket_that_fell_behind_one_that_rose_is_a_restart() -> None:
     assert ledger.window().candidate == make_tally(after)
 
 
+def test_less_that_was_split_is_a_restart() -> None:
+    before = Process().answer("ok", 5, is_split=True).scrape()
+    after = Process().answer("ok", 5).answer("ok", 2, is_split=True).scrape()
+    ledger = Ledger()
+    ledger.add(T0, {"c": before}, {})
+    ledger.add(T0 + 1, {"c": after}, {})
+
+    assert ledger.window().candidate == make_tally(after)
+
+
 def test_other_bounds_are_another_process() -> None:
     before, after = scrape(5), replace(scrape(7), bounds=(0.05, 0.1, 0.2, 0.5))
     ledger = Ledger()
@@ -209,10 +222,20 @@ def test_other_bounds_are_another_process() -> None:
     assert ledger.window().candidate.requests == 7
 
 
+def test_what_a_pod_did_before_the_window_never_counts() -> None:
+    ledger = Ledger()
+    ledger.add(T0, {"a": scrape(1), "b": scrape(0)}, {"c": None})
+    ledger.add(T0 + 1, {"a": None, "b": scrape(0)}, {"c": scrape(0)})  # the window begins
+    ledger.add(T0 + 2, {"a": scrape(9), "b": scrape(0)}, {"c": scrape(0)})
+    ledger.add(T0 + 3, {"a": scrape(12), "b": scrape(0)}, {"c": scrape(0)})
+
+    assert ledger.window().candidate.requests == 3
+
+
 OUTCOME = st.sampled_from(["ok", "error", "fallback", "client_error"])
 SECONDS = st.sampled_from([0.01, 0.07, 0.15, 3.0])
 STEP = st.one_of(
-    st.tuples(st.just("answer"), st.integers(0, 3), OUTCOME, SECONDS),
+    st.tuples(st.just("answer"), st.integers(0, 3), OUTCOME, SECONDS, st.booleans()),
     st.tuples(st.just("restart"), st.integers(0, 3)),
     st.tuples(st.just("round"), st.sets(st.integers(0, 3))),
 )
@@ -232,9 +255,9 @@ def test_the_ledger_never_counts_what_did_not_happen(
     for step in [*steps, ("round", set())]:
         time += 1
         match step:
-            case ("answer", int(pod), str(outcome), float(seconds)):
+            case ("answer", int(pod), str(outcome), float(seconds), bool(is_split)):
                 before = make_tally(processes[pod].scrape())
-                processes[pod].answer(outcome, seconds=seconds)
+                processes[pod].answer(outcome, seconds=seconds, is_split=is_split)
                 truth[pod] += make_tally(processes[pod].scrape()) - before
             case ("restart", int(pod)):
                 processes[pod] = Process(time)

@@ -23,6 +23,7 @@ from sluice.resources.comparer import make_comparer
 from sluice.resources.metadata import Owner
 from sluice.resources.pod import make_pod_template
 from sluice.resources.revision import make_inputs
+from sluice.resources.route import Split, make_route
 from sluice.world import Trouble
 from sluice_inference.__main__ import _make_parser
 from sluice_inference.artifact.credentials import read_access
@@ -337,6 +338,27 @@ async def test_the_samples_for_rollouts_are_the_listed_ones(spec: dict[str, Any]
     assert find_inference_paths(entries) == {
         path for _, cell in rows(title, 2) for path in names(cell)
     }
+
+
+async def test_the_server_counts_as_split_what_the_operators_route_marks_so(
+    spec: dict[str, Any],
+) -> None:
+    service = InferenceService.parse(inference_service().traffic().obj())
+    assert service.spec.traffic is not None
+    split = Split(("bcdfghjklm", "nopqrstvwx"), mix={"bcdfghjklm": 90, "nopqrstvwx": 10})
+    route = make_route(Owner("vision", "pizza", "uid"), service.spec.traffic, split)
+    counted = []
+    for rule in route["spec"]["rules"]:
+        change = rule["filters"][0]["requestHeaderModifier"]
+        said = {"sluice-split": "1", "sluice-shadow": "true"}  # by a client
+        headers = {name: value for name, value in said.items() if name not in change["remove"]}
+        headers |= {item["name"]: item["value"] for item in change["set"]}
+        async with start(spec) as client:
+            await client.post("/embed", json=TEXT, headers=headers)
+            families = read_families((await client.get("/metrics/rollout")).text)
+        (sample,) = families["sluice_inference_split_answers_total"].samples
+        counted.append(sample.value)
+    assert counted == [0, 0, 1]
 
 
 def test_the_comparer_is_the_described_one() -> None:

@@ -88,7 +88,7 @@ words = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=
 inputs = st.one_of(st.integers(0, 9), words)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(requests=st.lists(st.lists(inputs, min_size=1, max_size=5), min_size=1, max_size=6))
 def test_an_answer_does_not_depend_on_its_neighbours(
     world: World, requests: list[list[int | str]]

@@ -174,6 +174,7 @@ def test_what_belongs_to_a_connection_is_not_passed_on() -> None:
         b"x-hop": b"1",
         b"content-length": b"3",
         b"sluice-shadow": b"false",
+        b"sluice-split": b"1",
         b"sluice-pin": b"abc",
         b"content-type": b"image/png",
         b"x-request-id": b"one",

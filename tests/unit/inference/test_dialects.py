@@ -437,9 +437,7 @@ async def fuzzed() -> Any:
         yield client
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=infer_requests())
 async def test_no_v2_body_is_a_500(fuzzed: httpx.AsyncClient, made: tuple[bytes, str]) -> None:
     body, size = made

@@ -56,6 +56,7 @@ def test_neighbouring_bounds_differ_by_a_tenth_at_most() -> None:
 def test_the_body_stays_small_whatever_was_counted() -> None:
     samples = Samples()
     samples._answers = dict.fromkeys(OUTCOMES, 10**12)
+    samples._split = 10**12
     samples._buckets = [10**12] * (len(BOUNDS_S) + 1)
     samples._seconds = 1e12
     assert len(samples.render()) < MAX_BYTES
@@ -127,6 +128,34 @@ async def test_answers_of_inference_routes_are_counted_by_outcome(
     assert read_answers(values) == counted
     timed = sum(count for name, count in counted.items() if name != "client_error")
     assert values["sluice_inference_answer_seconds_count"] == timed
+
+
+SPLIT = {"sluice-split": "1"}
+
+
+@pytest.mark.parametrize(
+    ("env", "path", "headers", "split"),
+    [
+        pytest.param({}, "/embed", SPLIT, 1, id="an answer"),
+        pytest.param({}, "/classify", SPLIT, 0, id="the client's error"),
+        pytest.param({"FAKE_ERROR_PERCENT": "100"}, "/embed", SPLIT, 1, id="a 500"),
+        pytest.param(
+            {"SLUICE_ROLE": "fallback"}, "/embed", SPLIT, 1, id="an answer of the fallback"
+        ),
+        pytest.param({}, "/embed", {}, 0, id="split by nobody"),
+        pytest.param({}, "/embed", {"sluice-split": "0"}, 0, id="another value"),
+        pytest.param({}, "/embed", {**SPLIT, "sluice-shadow": "true"}, 0, id="the comparer's own"),
+        pytest.param({}, "/nothing", SPLIT, 0, id="a route that is none"),
+    ],
+)
+async def test_answers_to_what_a_gateway_split_are_counted_once_more(
+    env: dict[str, str], path: str, headers: dict[str, str], split: int
+) -> None:
+    async with start(**env) as client:
+        await client.post(path, json=TEXT, headers=headers)
+        assert (await client.get("/ready", headers=SPLIT)).status_code == 200
+        values = await ask_rollout(client)
+    assert values["sluice_inference_split_answers_total"] == split
 
 
 async def test_a_request_that_there_is_no_room_for_is_an_error() -> None:

@@ -156,7 +156,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=STEPS, workers=st.integers(1, 4), durations=st.lists(st.integers(0, 3), min_size=1))
 def test_no_key_runs_twice_at_once_and_none_is_lost(
     steps: list[tuple[str, int]], workers: int, durations: list[int]
