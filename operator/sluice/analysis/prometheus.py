@@ -12,7 +12,9 @@ under the names that Prometheus' own relabelling makes of them:
 Counter resets and restarts are then Prometheus' business (`increase`).  It extrapolates what it saw to
 the edges of the window: from k scrapes, k - 1 intervals apart, to as much as k + 1.2 of them (1.1 at
 either edge, the most that it takes for no gap).  Twice the samples that there were would be twice the
-certainty, so every count is multiplied by (k - 1) / (k + 1.2): never more than was seen, and fractions.
+certainty, so every series' counts are multiplied by (k - 1) / (k + 1.2): never more than was seen, and
+fractions.  Rates, and what the gateway split between two revisions, would suffer by that, as both have
+their own k: those, and the time, are all multiplied by what the candidate's answers were on the whole.
 Scrape often compared with the window: a pod's answers before its first scrape aren't seen at all.
 
 Must not judge; every answer that isn't exactly one usable number per series is a QueryError.
@@ -23,7 +25,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -37,7 +39,8 @@ MAX_BYTES: Final = 1024 * 1024
 """Longest answer that is read."""
 
 _REVISION: Final = "sluice_dev_revision"
-_EDGES: Final = 1.2
+_COUNTING: Final = ',outcome!="client_error"'
+_EDGES: Final = 1.2  # intervals, beyond the scrapes' number
 _MISSED: Final = 3
 """Scrapes that may be missed before it counts as silence."""
 
@@ -91,11 +94,20 @@ class Prometheus:
         before a pod has missed some scrapes.
         """
         whole = max(1, round(seconds))
-        candidate, stable, count, newest = await asyncio.gather(
+        series = f"{ANSWERS}{_select(subject)}"
+        candidate, stable, counted, newest, answered = await asyncio.gather(
             self._read_tally(subject, subject.candidate, at, whole),
             self._read_tally(subject, subject.stable, at, whole),
-            self._query(f"max(count_over_time({ANSWERS}{_select(subject)}[{whole}s]))", at),
-            self._query(f"max by ({_REVISION}) (timestamp({ANSWERS}{_select(subject)}))", at),
+            self._query(f"max by ({_REVISION}) (count_over_time({series}[{whole}s]))", at),
+            # A scrape that failed takes the series away at once: the present alone would tell of that.
+            self._query(
+                f"max by ({_REVISION}) (max_over_time(timestamp({series})[{_MAX_PAUSE:.0f}s:5s]))",
+                at,
+            ),
+            self._query(
+                f"sum(increase({ANSWERS}{_select(subject, subject.candidate, _COUNTING)}[{whole}s]))",
+                at,
+            ),
         )
         if candidate is None and stable is None:
             raise QueryError(
@@ -104,16 +116,21 @@ class Prometheus:
                 "scrape the server pods, with the labels namespace, sluice_dev_service and "
                 "sluice_dev_revision",
             )
-        scrapes = max(1.0, count[0][1]) if count else 1.0
-        heard = _by_label(newest, _REVISION)
-        pause = min(_MISSED * whole / scrapes, _MAX_PAUSE)
+        scrapes, heard = _by_label(counted, _REVISION), _by_label(newest, _REVISION)
+        pause = min(_MISSED * whole / max(1.0, *scrapes.values(), 1.0), _MAX_PAUSE)
         mine, its = (
             max(0.0, min(whole, at - heard.get(revision, 0.0)) - pause)
             for revision in (subject.candidate, subject.stable)
         )
-        # As much of the time as of the counts: rates are what they were.
-        known = whole * (scrapes - 1) / (scrapes + _EDGES)
-        return Window(candidate or Tally(), stable or Tally(), known, mine), max(mine, its)
+        candidate, stable = candidate or Tally(), stable or Tally()
+        if candidate.requests:
+            part = min(1.0, candidate.requests / max(_by_label(answered, "").get("", 0.0), 1e-9))
+        else:
+            count = max(1.0, scrapes.get(subject.candidate, 1.0))
+            part = (count - 1) / (count + _EDGES)
+        candidate = replace(candidate, split=candidate.split * part)
+        stable = replace(stable, split=stable.split * part)
+        return Window(candidate, stable, whole * part, mine), max(mine, its)
 
     async def ask(self, query: str, subject: Subject, at: float) -> float:
         """The one number that a check's query gives; QueryError where it gives none, or several."""
@@ -138,7 +155,7 @@ class Prometheus:
         answers, buckets, split = await asyncio.gather(
             self._query(f"sum by (outcome) ({_increase(ANSWERS + series)})", at),
             self._query(f"sum by (le) ({_increase(f'{SECONDS}_bucket{series}')})", at),
-            self._query(f"sum({_increase(SPLIT + series)})", at),
+            self._query(f"sum(increase({SPLIT}{series}))", at),
         )
         if not answers:
             return None
@@ -253,17 +270,18 @@ def _read_histogram(by_bound: Mapping[str, float]) -> tuple[tuple[float, ...], t
     return tuple(bound for bound, _ in pairs[:-1]), counts
 
 
-def _select(subject: Subject, revision: str = "") -> str:
-    """The labels of one revision's pods, or of both revisions'."""
-    names = [_quote(name) for name in (subject.namespace, subject.service, revision)]
-    labels = f"namespace={names[0]},sluice_dev_service={names[1]}"
-    return f"{{{labels},{_REVISION}={names[2]}}}" if revision else f"{{{labels}}}"
+def _select(subject: Subject, revision: str = "", more: str = "") -> str:
+    """The labels of one revision's pods, or of all revisions'."""
+    labels = f"namespace={_quote(subject.namespace)},sluice_dev_service={_quote(subject.service)}"
+    if revision:
+        labels = f"{labels},{_REVISION}={_quote(revision)}"
+    return f"{{{labels}{more}}}"
 
 
 def _increase(series: str) -> str:
     """What the series rose by, without what extrapolation may have added."""
-    count = f"count_over_time({series})"
-    return f"increase({series}) * ({count} - 1) / ({count} + {_EDGES})"
+    # (k - 1) / (k + 1.2), which reads the series' range once less.
+    return f"increase({series}) * (1 - {_EDGES + 1} / (count_over_time({series}) + {_EDGES}))"
 
 
 def _quote(value: str) -> str:

@@ -76,6 +76,7 @@ class Sampler:
         self._prometheus: Prometheus | None = None
         if source.type is SourceType.PROMETHEUS and source.prometheus is not None:
             self._prometheus = Prometheus(session, source.prometheus.url)
+        self._known = self._since, Window(), Window()  # what Prometheus said last, and when
         self._said: dict[str, str] = {}
 
     @property
@@ -139,14 +140,17 @@ class Sampler:
         self, server: Prometheus, time: float, scene: Scene
     ) -> tuple[Window, Window]:
         seconds = time - self._since
-        window = alone = Window()
         try:
             if seconds > 0:
                 alone, silence = await server.read_window(scene.subject, time, seconds)
                 window = replace(alone, silence=silence) if scene.stable else alone
+                self._known = time, window, alone
             self._tell("prometheus", "")
         except QueryError as error:
             self._tell("prometheus", str(error))
+        then, window, alone = self._known
+        window = replace(window, silence=window.silence + time - then)
+        alone = replace(alone, silence=alone.silence + time - then)
         for check in self._analysis.checks:
             if check.metric is not CheckMetric.QUERY or check.query is None:
                 continue

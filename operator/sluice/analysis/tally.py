@@ -86,9 +86,9 @@ class Ledger:
     - Where the start time changed or a count fell, the process is another one: its count counts whole.
       What the old one did after its last scrape is lost.
     - A pod that wasn't heard keeps its last scrape: the next one brings what it did meanwhile.
-    - A round in which a track has pods and none was heard moves neither track: what the other one did is
-      kept aside until the missing one is heard again, which then brings its own part of that time. So
-      both always cover the same stretch. A track without pods has nothing to miss, and holds nothing up.
+    - A round in which a track wasn't heard moves neither track: what the other one did is kept aside
+      until the missing one is heard again, which then brings its own part of that time. So both always
+      cover the same stretch. Stable without pods has nothing to miss, and holds nothing up.
     - A round that is no later than the last one is late, and is left out whole.
     """
 
@@ -108,11 +108,9 @@ class Ledger:
         rounds = ((self._candidate, candidate), (self._stable, stable))
         for track, scrapes in rounds:
             track.hear(scrapes, self.began)
-        if not all(_is_heard(scrapes) for _, scrapes in rounds):
+        if not (_is_heard(candidate) and (not stable or _is_heard(stable))):
             return False
         if self.began is None:
-            if not candidate and not stable:
-                return False
             self.began = time
             for track, scrapes in rounds:
                 track.begin(scrapes)
@@ -165,7 +163,7 @@ class _Track:
 
 
 def _is_heard(scrapes: Scrapes) -> bool:
-    return not scrapes or any(scrape is not None for scrape in scrapes.values())
+    return any(scrape is not None for scrape in scrapes.values())
 
 
 def _is_another(before: Scrape, after: Scrape) -> bool:

@@ -53,17 +53,20 @@ def server(session: aiohttp.ClientSession, serve: Serve) -> Server:
     return Server(session, serve)
 
 
+LABELS = 'namespace="vision",sluice_dev_service="pizza"'
 GOOD = {
-    'e_answers_total{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': answers(
+    "sum by (outcome) (increase("
+    f'sluice_inference_answers_total{{{LABELS},sluice_dev_revision="bb': answers(
         ok="90.5", error="6", fallback="3.5", client_error="50"
     ),
-    'bucket{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': vector(
+    f'bucket{{{LABELS},sluice_dev_revision="b': vector(
         ({"le": "+Inf"}, "100"), ({"le": "0.1"}, "40.2"), ({"le": "0.2"}, "40.1")
     ),
-    'split_answers_total{namespace="vision",sluice_dev_service="pizza",sluice_dev_revision="b': vector(
-        ({}, "70.5")
+    f'split_answers_total{{{LABELS},sluice_dev_revision="b': vector(({}, "80")),
+    "sum(increase(sluice_inference_answers_total": vector(({}, "125")),
+    "(sluice_dev_revision) (count_over_time(": vector(
+        ({"sluice_dev_revision": "bbbbbbbbbb"}, "12"), ({"sluice_dev_revision": "aaaaaaaaaa"}, "13")
     ),
-    "max(count_over_time(": vector(({}, "13")),
     "timestamp(": vector(({"sluice_dev_revision": "bbbbbbbbbb"}, str(AT - 10))),
     "": vector(),
 }
@@ -74,29 +77,62 @@ async def test_the_window(server: Server) -> None:
     window, silence = await prometheus.read_window(SUBJECT, AT, 59.7)
 
     # Extrapolation made the second bucket fall: cumulative counts never do.
-    assert window.candidate == Tally(100, 9.5, (0.1, 0.2), (40.2, 40.2, 100), 70.5)
-    assert window.stable == Tally()
-    assert window.seconds == 60 * 12 / 14.2
+    assert window.candidate == Tally(100, 9.5, (0.1, 0.2), (40.2, 40.2, 100), 64)
+    # 100 of the candidate's 125 extrapolated answers count, and so much of all that is compared.
+    assert (window.stable, window.seconds) == (Tally(), 48)
     # The candidate's last scrape is younger than three of them take, stable was never scraped.
     assert (window.silence, silence) == (0, 60 - 3 * 60 / 13)
-    labels = 'namespace="vision",sluice_dev_service="pizza"'
-    everything = f"sluice_inference_answers_total{{{labels}}}"
+    everything = f"sluice_inference_answers_total{{{LABELS}}}"
+    by = "max by (sluice_dev_revision)"
+    mine = f'{{{LABELS},sluice_dev_revision="bbbbbbbbbb",outcome!="client_error"}}[60s]'
     queries = {
-        f"max(count_over_time({everything}[60s]))",
-        f"max by (sluice_dev_revision) (timestamp({everything}))",
+        f"{by} (count_over_time({everything}[60s]))",
+        f"{by} (max_over_time(timestamp({everything})[300s:5s]))",
+        f"sum(increase(sluice_inference_answers_total{mine}))",
     }
-    for by, metric in (
-        (" by (le) ", "sluice_inference_answer_seconds_bucket"),
-        (" by (outcome) ", "sluice_inference_answers_total"),
-        ("", "sluice_inference_split_answers_total"),
-    ):
-        for revision in ("aaaaaaaaaa", "bbbbbbbbbb"):
-            series = f'{metric}{{{labels},sluice_dev_revision="{revision}"}}[60s]'
-            count = f"count_over_time({series})"
-            queries.add(f"sum{by}(increase({series}) * ({count} - 1) / ({count} + 1.2))")
+    for revision in ("aaaaaaaaaa", "bbbbbbbbbb"):
+        range_ = f'{{{LABELS},sluice_dev_revision="{revision}"}}[60s]'
+        queries.add(f"sum(increase(sluice_inference_split_answers_total{range_}))")
+        for label, metric in (("le", "answer_seconds_bucket"), ("outcome", "answers_total")):
+            series = f"sluice_inference_{metric}{range_}"
+            part = f"(1 - 2.2 / (count_over_time({series}) + 1.2))"
+            queries.add(f"sum by ({label}) (increase({series}) * {part})")
     asked = {("/prefix/api/v1/query", query, "1700000000.500") for query in queries}
     assert set(server.asked) == asked
     assert len(server.asked) == len(asked)
+
+
+async def test_a_split_stays_what_it_was_however_often_either_was_scraped(server: Server) -> None:
+    stable = answers(ok="619")  # three scrapes, of which extrapolation made 1300
+    by = "sum by (outcome) (increase(sluice_inference_answers_total"
+    young = {
+        f'{by}{{{LABELS},sluice_dev_revision="bb': answers(ok="406"),  # two of them
+        f'{by}{{{LABELS},sluice_dev_revision="aa': stable,
+        "sum(increase(sluice_inference_": vector(({}, "1300")),
+        "(sluice_dev_revision) (count_over_time(": vector(
+            ({"sluice_dev_revision": "aaaaaaaaaa"}, "3"),
+            ({"sluice_dev_revision": "bbbbbbbbbb"}, "2"),
+        ),
+        "": vector(),
+    }
+    window, _ = await (await server.start(young)).read_window(SUBJECT, AT, 130)
+
+    assert window.candidate.split == window.stable.split == 406
+    assert window.candidate.requests / window.seconds == pytest.approx(10)
+
+
+async def test_a_candidate_without_an_answer_has_its_time(server: Server) -> None:
+    mine = f'sum by (outcome) (increase(sluice_inference_answers_total{{{LABELS},sluice_dev_revision="b'
+    none = {
+        mine: answers(ok="0"),
+        "(sluice_dev_revision) (count_over_time(": vector(
+            ({"sluice_dev_revision": "bbbbbbbbbb"}, "10")
+        ),
+        "": vector(),
+    }
+    window, _ = await (await server.start(none)).read_window(SUBJECT, AT, 112)
+
+    assert window.seconds == pytest.approx(112 * 9 / 11.2)
 
 
 @pytest.mark.parametrize(
@@ -113,13 +149,17 @@ async def test_the_window(server: Server) -> None:
 async def test_how_long_nothing_was_heard(
     server: Server, scrapes: str | None, age: float, silence: float
 ) -> None:
-    counted = vector() if scrapes is None else vector(({}, scrapes))
+    counted = (
+        vector() if scrapes is None else vector(({"sluice_dev_revision": "aaaaaaaaaa"}, scrapes))
+    )
     newest = vector(
         ({"sluice_dev_revision": "aaaaaaaaaa"}, str(AT)),
         ({"sluice_dev_revision": "bbbbbbbbbb"}, str(AT - age)),
         ({"sluice_dev_revision": "cccccccccc"}, str(AT)),
     )
-    prometheus = await server.start({**GOOD, "max(count_over_time(": counted, "timestamp(": newest})
+    prometheus = await server.start(
+        {**GOOD, "(sluice_dev_revision) (count_over_time(": counted, "timestamp(": newest}
+    )
     window, longest = await prometheus.read_window(SUBJECT, AT, 60)
 
     assert (window.silence, longest) == (silence, silence)

@@ -1,6 +1,7 @@
 """Round after round over real sockets: what the checks say when somebody isn't heard any more."""
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from aiohttp import web
 from sluice.analysis.prometheus import Subject
 from sluice.analysis.sampler import PATIENCE, Sampler, Scene
 from sluice.api.rolloutstatus import Verdict
+from tests.unit.analysis.conftest import Serve
 from tests.unit.analysis.scrapes import Process
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -97,6 +99,55 @@ async def test_a_pass_does_not_outlive_its_samples(
     assert await look(2 + PATIENCE) == said
     pods.silent = set()
     assert set((await look(3 + PATIENCE)).values()) == {Verdict.PASS}
+
+
+async def test_a_candidate_without_a_pod_to_ask_is_silent(
+    pods: Pods, port: int, session: aiohttp.ClientSession
+) -> None:
+    sampler = Sampler(ANALYSIS, NOW, session)
+    subject = Subject("vision", "pizza", "aaaaaaaaaa", "bbbbbbbbbb")
+    scene = Scene(subject, 50, {"b-1": CANDIDATE}, {"a-1": STABLE}, port, {})
+    await sampler.look(NOW, scene)
+    for process in pods.running.values():
+        process.answer(n=50_000)
+    for number in range(1, 3 + PATIENCE):
+        results = await sampler.look(NOW + timedelta(seconds=5 * number), scene)
+        is_old = number > 1 + PATIENCE
+        said = {Verdict.INCONCLUSIVE} if is_old else {Verdict.PASS}
+        assert {result.verdict for result in results} == said
+        scene = replace(scene, candidate={})
+
+
+async def test_a_prometheus_that_fails_once_takes_nothing_away(
+    session: aiohttp.ClientSession, serve: Serve
+) -> None:
+    broken = False
+
+    async def handle(request: web.Request) -> web.Response:
+        if broken:
+            raise web.HTTPBadGateway
+        query, at = request.query["query"], request.query["time"]
+        by = "outcome" if "by (outcome)" in query else "sluice_dev_revision"
+        names = {"outcome": ["ok"]}.get(by, ["aaaaaaaaaa", "bbbbbbbbbb"])
+        value = at if "timestamp(" in query else "50000"
+        found = [{"metric": {by: name}, "value": [0, value]} for name in names]
+        if "sum(" in query or "_bucket" in query:
+            found = []
+        data = {"resultType": "vector", "result": found}
+        return web.json_response({"status": "success", "data": data})
+
+    url = f"http://127.0.0.1:{await serve(handle)}"
+    source = {"type": "Prometheus", "prometheus": {"url": url}}
+    sampler = Sampler({**ANALYSIS, "source": source}, NOW, session)
+    subject = Subject("vision", "pizza", "aaaaaaaaaa", "bbbbbbbbbb")
+    scene = Scene(subject, 50, {"b-1": CANDIDATE}, {"a-1": STABLE}, 80, {})
+    said = []
+    for number in range(1, 4 + PATIENCE):
+        results = await sampler.look(NOW + timedelta(seconds=5 * number), scene)
+        said.append({result.verdict for result in results})
+        broken = True
+
+    assert said == [*[{Verdict.PASS}] * (1 + PATIENCE), *[{Verdict.INCONCLUSIVE}] * 2]
 
 
 async def test_the_candidate_is_judged_where_stable_was_never_heard(
